@@ -1,0 +1,21 @@
+"""Datasets: loading by name, seeded splits, synthetic graphs."""
+
+from hire_jax.data.dataset import Dataset
+from hire_jax.data.errors import DatasetError, DatasetNotFoundError
+from hire_jax.data.load import load_dataset
+from hire_jax.data.npz import read_npz
+from hire_jax.data.splits import holdout, random_split
+from hire_jax.data.synthetic import synthetic_hetero
+from hire_jax.data.write import write_npz
+
+__all__ = [
+    "Dataset",
+    "DatasetError",
+    "DatasetNotFoundError",
+    "holdout",
+    "load_dataset",
+    "random_split",
+    "read_npz",
+    "synthetic_hetero",
+    "write_npz",
+]

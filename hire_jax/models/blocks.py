@@ -1,0 +1,56 @@
+"""Parts that heterogeneous models share: the input projection and what stands between two layers."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from hire_jax.graph import HeteroGraph
+from hire_jax.sparse import SparseFeatures
+
+glorot = nn.initializers.glorot_uniform()
+
+
+class InputProjection(nn.Module, kw_only=True):
+    """Brings every node type to one width: h_v = x_v W_type + b_type, or a learned row where x is absent.
+
+    Sparse features stay sparse. Returns {type: [N, width]} for the types asked for.
+    """
+
+    width: int
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, graph: HeteroGraph, types: Sequence[str]) -> dict[str, jax.Array]:
+        hidden = {}
+        for name in types:
+            features = graph.features.get(name)
+            if features is None:
+                shape = (graph.num_nodes[name], self.width)
+                hidden[name] = self.param(f"embedding_{name}", nn.initializers.normal(1.0), shape)
+            else:
+                kernel = self.param(f"kernel_{name}", glorot, (features.shape[1], self.width))
+                bias = self.param(f"bias_{name}", nn.initializers.zeros, (self.width,))
+                if self.dtype is not None:
+                    kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)
+                if not isinstance(features, SparseFeatures):
+                    features = features.astype(kernel.dtype)
+                hidden[name] = features @ kernel + bias
+            if self.dtype is not None:
+                hidden[name] = hidden[name].astype(self.dtype)
+        return hidden
+
+
+class NormAct(nn.Module, kw_only=True):
+    """Layer norm, then GELU, for each node type by itself.
+
+    Without a norm narrow students collapse on some seeds: two classes merge and never part. Layer norm with
+    GELU prevents it; docs/hire.md holds the measurement.
+    """
+
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, hidden: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        return {name: nn.gelu(nn.LayerNorm(dtype=self.dtype, name=f"norm_{name}")(x)) for name, x in hidden.items()}

@@ -1,0 +1,1 @@
+"""Command lines that run the published methods and keep their results."""

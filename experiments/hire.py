@@ -1,0 +1,244 @@
+"""HIRE on a heterogeneous graph: trains a teacher, then a smaller student with and without its knowledge.
+
+For every model the teacher is trained first, then the same student alone and with each kind of distillation;
+seed i's teacher teaches seed i's student. Finished cells are kept on disk: a run that was stopped goes on
+where it was. Results: a table here, and in --out seed-level JSON lines, a CSV and a figure.
+
+Examples:
+  python -m experiments.hire                                    # bundled IMDB, RGCN and HGT, 5 seeds
+  python -m experiments.hire --smoke                            # the same in a minute, to see that it runs
+  python -m experiments.hire --variants all_pairs prototype edges --seeds 10
+  python -m experiments.hire --dataset dblp_hgb --split magnn --root FOLDER --models RGCN
+"""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+
+import hire_jax as hj
+from experiments.configs.hire import DISTILLATION, TRAINING, Distillation, Network
+from experiments.console import Tracker, track
+from experiments.memory import use_heap_for_large_arrays
+from experiments.store import Cell, ResultStore, key
+
+Method = Literal["plain", "node", "relation", "hire"]
+Variant = Literal["all_pairs", "prototype", "edges"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What to run. Numbers left at None come from experiments/configs/hire.py."""
+
+    dataset: str = "imdb_gtn"
+    """A bundled name, or NAME of a NAME.npz in --root or $HIRE_JAX_DATA."""
+    split: str | None = None
+    """One of the dataset's splits; None takes its default."""
+    root: Path | None = None
+    """Folder with dataset files."""
+    models: tuple[str, ...] = ("RGCN", "HGT")
+    """Architectures: teacher and student are of the same kind."""
+    methods: tuple[Method, ...] = ("plain", "node", "relation", "hire")
+    """plain: no teacher. node: KL on logits. relation: type-pair correlations. hire: both."""
+    variants: tuple[Variant, ...] = ("all_pairs",)
+    """Of the relation-level term: every pair of nodes, one prototype a type, or the ends of edges."""
+    seeds: int = 5
+    """Seeds 0 .. n-1, trained together as one program."""
+    teacher_hidden: int | None = None
+    """Width of the teacher."""
+    student_hidden: int | None = None
+    """Width of the student."""
+    alpha: float | None = None
+    """Weight of the node-level term."""
+    beta: float | None = None
+    """Weight of the relation-level term."""
+    temperature: float | None = None
+    """Temperature of the node-level term."""
+    epochs: int | None = None
+    """At most this many epochs."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the layers; parameters and losses stay float32."""
+    devices: int | None = None
+    """Spread the seeds over this many devices; must divide --seeds."""
+    out: Path = Path("runs/hire")
+    """Folder for results; finished cells found there are not run again."""
+    smoke: bool = False
+    """Narrow models, few epochs, 2 seeds: shows in a minute that everything runs. Kept apart in OUT/smoke."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One cell: a network, trained alone or by the teacher."""
+
+    model: str
+    label: str
+    network: Network
+    objective: hj.Objective
+    config: Mapping[str, Any]
+    teacher: Mapping[str, Any] | None = None  # the teacher's config, for a student that has one
+
+
+def main(settings: Settings, console: Console | None = None) -> list[hj.report.Record]:
+    """Runs what is missing, prints the table, writes the files; returns the records of all cells.
+
+    Ctrl-C leaves finished cells on disk, says where, and exits with status 130.
+    """
+    console = console or Console()
+    use_heap_for_large_arrays()
+    if settings.smoke:
+        settings = dataclasses.replace(settings, seeds=2, epochs=8, teacher_hidden=16, student_hidden=4,
+                                       out=settings.out / "smoke")
+    dataset = hj.load_dataset(settings.dataset, root=settings.root, split=settings.split)
+    jobs = list(plan(settings, dataset))
+    store = ResultStore(settings.out)
+    console.print(f"{dataset!r}\n{len(jobs)} cells of {settings.seeds} seeds on {jax.device_count()} "
+                  f"{jax.default_backend()} device(s); results in {settings.out}", soft_wrap=True, highlight=False)
+    try:
+        with track(sum(job.network.epochs for job in jobs), "starting", console=console) as tracker:
+            run(jobs, settings, dataset, store, tracker)
+    except KeyboardInterrupt:
+        finished = sum(store.finished(job.config) is not None for job in jobs)
+        console.print(f"\nStopped. {finished} of {len(jobs)} cells are finished in {settings.out}; the same command "
+                      "goes on from there.", soft_wrap=True, highlight=False)
+        sys.exit(130)
+    return report(jobs, settings, store, console)
+
+
+def plan(settings: Settings, dataset: hj.Dataset) -> Iterator[Job]:
+    """The cells of a run, each model's teacher first."""
+    for model in settings.models:
+        if model not in TRAINING:
+            raise SystemExit(f"--models: unknown model {model!r}; configured are {', '.join(TRAINING)}")
+        teacher, student = (_override(network, epochs=settings.epochs, hidden=hidden) for network, hidden in
+                            zip(TRAINING[model], (settings.teacher_hidden, settings.student_hidden), strict=True))
+        weights = _override(DISTILLATION[model], alpha=settings.alpha, beta=settings.beta,
+                            temperature=settings.temperature)
+        shared = {"experiment": "hire", "version": hj.__version__, "dataset": settings.dataset,
+                  "split": dataset.meta["split"], "model": model, "seeds": settings.seeds, "dtype": settings.dtype}
+        plain = hj.Objective()
+        teacher_config = {**shared, "label": "teacher", "network": teacher, "objective": plain}
+        yield Job(model, "teacher", teacher, plain, teacher_config)
+        for label, objective in objectives(settings, weights).items():
+            teaches = teacher_config if objective.needs_teacher else None
+            config = {**shared, "label": label, "network": student, "objective": objective,
+                      "teacher": None if teaches is None else key(teaches)}
+            yield Job(model, label, student, objective, config, teaches)
+
+
+def objectives(settings: Settings, weights: Distillation) -> dict[str, hj.Objective]:
+    """{label: objective} of the students asked for."""
+    node = {"soft_target_kl": weights.alpha, "temperature": weights.temperature}
+    found = {}
+    for method in settings.methods:
+        if method == "plain":
+            found["student"] = hj.Objective()
+        elif method == "node":
+            found["+ node"] = hj.Objective(**node)
+        else:
+            for variant in settings.variants:
+                suffix = "" if settings.variants == ("all_pairs",) else f" ({variant})"
+                relation = {"type_pair_correlation": weights.beta, "variant": variant}
+                if method == "relation":
+                    found["+ relation" + suffix] = hj.Objective(**relation)
+                else:
+                    found["HIRE" + suffix] = hj.Objective(**node, **relation)
+    return found
+
+
+def run(jobs: list[Job], settings: Settings, dataset: hj.Dataset, store: ResultStore, tracker: Tracker) -> None:
+    """Trains every cell that is not finished yet."""
+    outputs: dict[str, hj.ModelOutput] = {}  # the latest teacher's, by the key of its config
+    done = 0
+    for job in jobs:
+        name = f"{job.model}, {job.label}"
+        if store.finished(job.config) is None:
+            teacher = None
+            if job.teacher is not None:
+                teacher_key = key(job.teacher)
+                if teacher_key not in outputs:
+                    outputs = {teacher_key: teacher_outputs(jobs, job.teacher, settings, dataset, store)}
+                teacher = outputs[teacher_key]
+            tracker.update(done, f"{name}: compiling")
+            start = time.perf_counter()
+            model = build(job, settings, dataset)
+
+            def progress(epoch: int, history: Mapping[str, np.ndarray], before: int = done, name: str = name) -> None:
+                best = 100 * np.nanmean(np.nanmax(history["val_accuracy"], axis=1))
+                tracker.update(before + epoch, f"{name}: epoch {epoch}, best validation {best:.1f} %")
+
+            result = hj.fit(model, dataset, objective=job.objective, teacher=teacher, seeds=settings.seeds,
+                            epochs=job.network.epochs, patience=job.network.patience, monitor="val_accuracy",
+                            learning_rate=job.network.learning_rate, weight_decay=job.network.weight_decay,
+                            devices=settings.devices, progress=progress)
+            if job.label == "teacher":
+                outputs = {key(job.config): result.outputs()}
+                store.save_arrays(key(job.config), flax.traverse_util.flatten_dict(result.params, sep="/"))
+            store.append(job.config, seeds=result.seeds, metrics=result.metrics, history=result.history,
+                         facts={"parameters": result.num_parameters, "compile_seconds": result.compile_seconds,
+                                "train_seconds": result.seconds}, seconds=time.perf_counter() - start)
+        done += job.network.epochs
+        tracker.update(done, name)
+
+
+def teacher_outputs(jobs: list[Job], config: Mapping[str, Any], settings: Settings, dataset: hj.Dataset,
+                    store: ResultStore) -> hj.ModelOutput:
+    """The outputs of a teacher trained in an earlier run, from its stored parameters."""
+    arrays = store.load_arrays(key(config))
+    if arrays is None:
+        raise SystemExit(f"{settings.out}: the teacher {key(config)} is finished but its parameters are missing; "
+                         "remove its line from results.jsonl to train it again")
+    job = next(job for job in jobs if key(job.config) == key(config))
+    params = flax.traverse_util.unflatten_dict({name: jnp.asarray(x) for name, x in arrays.items()}, sep="/")
+    return hj.predict(build(job, settings, dataset), params, dataset.graph)
+
+
+def build(job: Job, settings: Settings, dataset: hj.Dataset) -> Any:
+    """The Flax module of a cell."""
+    arguments: dict[str, Any] = {"hidden": job.network.hidden, "layers": job.network.layers,
+                                 "dropout": job.network.dropout}
+    if job.model == "HGT":
+        arguments["heads"] = job.network.heads
+    if settings.dtype != "float32":
+        arguments["dtype"] = jnp.dtype(settings.dtype)
+    return getattr(hj.models, job.model)(target=dataset.target, num_classes=dataset.num_classes, **arguments)
+
+
+def report(jobs: list[Job], settings: Settings, store: ResultStore, console: Console) -> list[hj.report.Record]:
+    """Prints the table of all cells; writes results.csv, table.md, table.csv and hire.png."""
+    cells, histories = store.cells(), store.histories()
+    records = []
+    for job in jobs:
+        cell: Cell = cells[key(job.config)]
+        records.append(hj.report.Record(model=job.model, method=job.label, seeds=cell.seeds, metrics=cell.metrics,
+                                        parameters=cell.facts["parameters"], history=histories.get(cell.key, {})))
+    title = f"{settings.dataset}, {settings.seeds} seeds"
+    table = hj.report.results_table(records, baseline="student", title=title)
+    console.print(table.to_rich())
+    settings.out.mkdir(parents=True, exist_ok=True)
+    (settings.out / "table.md").write_text(table.to_markdown())
+    (settings.out / "table.csv").write_text(table.to_csv())
+    store.write_csv()
+    figure = hj.report.hire_figure(records, settings.out / "hire.png", title=title)
+    seconds = sum(cells[key(job.config)].seconds for job in jobs)
+    console.print(f"{len(jobs)} cells, {seconds:.0f} s of training and compiling. Seed-level lines, CSV and figure: "
+                  f"{settings.out / 'results.jsonl'}, {settings.out / 'results.csv'}, {figure}",
+                  soft_wrap=True, highlight=False)
+    return records
+
+
+def _override(config: Any, **changes: Any) -> Any:
+    return dataclasses.replace(config, **{name: value for name, value in changes.items() if value is not None})
+
+
+if __name__ == "__main__":
+    import tyro
+
+    main(tyro.cli(Settings, prog="python -m experiments.hire", description=__doc__))

@@ -1,0 +1,15 @@
+"""Knowledge distillation on graphs, heterogeneous first, as pure functions in JAX."""
+
+from hire_jax import data, losses, metrics, models, report, sparse
+from hire_jax._version import __version__
+from hire_jax.data import Dataset, DatasetError, load_dataset
+from hire_jax.distill import Objective
+from hire_jax.graph import GraphError, HeteroGraph
+from hire_jax.models import ModelOutput
+from hire_jax.sparse import SparseFeatures
+from hire_jax.training import FitResult, TrainingError, fit, predict
+
+__all__ = [
+    "Dataset", "DatasetError", "FitResult", "GraphError", "HeteroGraph", "ModelOutput", "Objective", "SparseFeatures",
+    "TrainingError", "__version__", "data", "fit", "load_dataset", "losses", "metrics", "models", "predict", "report", "sparse",
+]

@@ -1,0 +1,168 @@
+"""Every node of one type against every node of another, without ever forming that matrix.
+
+For unit rows A_t, A_s of type a and B_t, B_s of type b (teacher and student) the loss needs ||M||² and its
+gradient for M = A_t B_t' - A_s B_s'. Expanding the square into teacher and student Gram matrices subtracts
+numbers near each other, and no digit is left once the two sides are alike. With half sum and difference,
+S = (A_t + A_s) / 2 and D = A_t - A_s, there is
+
+    M = D_a S_b' + S_a D_b'  (+ R_a R_b'  or  - R_a R_b'),
+
+where R holds the columns by which the wider side, teacher (+) or student (-), exceeds the narrower one. So
+with W = [S, D, R], of width d_t + d_s, M = W_a J W_b' for one fixed signed permutation J, and
+
+    ||M||² = <G_a, J G_b J>,   G = W'W;        d||M||²/dA_s = -2 W_a J G_b E,   B_s = W_b E.
+
+Near sides then give small factors instead of a small difference, and equal ones nothing but rounding's
+square. One Gram matrix a type serves all its pairs. Both passes over the rows run in blocks that recompute
+unit rows, so that nothing of an embedding's size is kept but the gradient.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+
+from hire_jax.losses._checks import Masks, Rows
+from hire_jax.losses._reduce import (
+    row_count,
+    unit_rows,
+    unit_rows_and_inverse_norms,
+    working_dtype,
+    zero_rows,
+)
+
+# Rows normalised and multiplied at a time. On a CPU 4096 to 16384 rows of width 64 differ little and longer
+# blocks leave the cache; on a GPU shorter ones would mean more launches.
+BLOCK_ROWS = 8192
+
+HIGHEST = lax.Precision.HIGHEST
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(3,))
+def all_pairs(student: Rows, teacher: Rows, where: Masks, block_rows: int = BLOCK_ROWS) -> jax.Array:
+    """Mean over pairs of types of the mean squared difference of all their cosines.
+
+    `student` {type: [N, d_s]}, `teacher` {type: [N, d_t]} and `where` {type: bool [N] or None} come checked.
+    The derivative is with respect to `student` only.
+    """
+    grams, partners, _ = _grams_and_partners(student, teacher, where, block_rows)
+    return _value(grams, partners)
+
+
+def _all_pairs_jvp(block_rows: int, primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    student, teacher, where = primals
+    grams, partners, counts = _grams_and_partners(student, teacher, where, block_rows)
+    value = _value(grams, partners)
+    change = jnp.zeros_like(value)
+    for index, (node_type, tangent) in enumerate(tangents[0].items()):
+        if isinstance(tangent, SymbolicZero):
+            continue
+        weight = partners[index] * (2 / jnp.maximum(counts[index], 1))
+        rows, fixed, mask = student[node_type], teacher[node_type], where[node_type]
+        gradient = _row_gradient(rows, fixed, mask, weight, block_rows=block_rows)
+        change += jnp.sum(gradient * tangent, dtype=value.dtype)
+    return value, change
+
+
+all_pairs.defjvp(_all_pairs_jvp, symbolic_zeros=True)
+
+
+def _grams_and_partners(
+    student: Rows, teacher: Rows, where: Masks, block_rows: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """G / N of each type [types, w, w]; the mean of J G J / N over its partners, same shape; N [types]."""
+    dtype = working_dtype(*student.values(), *teacher.values())
+    counts = jnp.stack([row_count(len(rows), where[t], dtype) for t, rows in student.items()])
+    sums = [_gram(student[t], teacher[t], where[t], block_rows=block_rows) for t in student]
+    grams = jnp.stack(sums).astype(dtype) / jnp.maximum(counts, 1)[:, None, None]
+
+    present = counts > 0
+    pairs = present[:, None] & present & ~jnp.eye(len(student), dtype=bool)
+    weights = pairs / jnp.maximum(jnp.sum(jnp.triu(pairs)), 1).astype(dtype)
+
+    d_s, d_t = (next(iter(side.values())).shape[1] for side in (student, teacher))
+    k, w = min(d_s, d_t), d_s + d_t
+    order = jnp.concatenate([jnp.arange(k, 2 * k), jnp.arange(k), jnp.arange(2 * k, w)])
+    sign = jnp.where((jnp.arange(w) >= 2 * k) & (d_s > d_t), -1, 1).astype(dtype)
+    flipped = grams[:, order][:, :, order] * sign[:, None] * sign
+    return grams, jnp.einsum("ab,bij->aij", weights, flipped, precision=HIGHEST), counts
+
+
+def _value(grams: jax.Array, partners: jax.Array) -> jax.Array:
+    # Each pair is met from both its ends. Rounding can leave the last digits of a sum of squares negative.
+    return jnp.maximum(0.5 * jnp.sum(grams * partners), 0)
+
+
+@partial(jax.jit, static_argnames="block_rows")  # one compilation, also where the caller runs op by op
+def _gram(student: jax.Array, teacher: jax.Array, where: jax.Array | None, *, block_rows: int) -> jax.Array:
+    """G = W'W over the rows inside `where`, [w, w]."""
+    dtype, width = working_dtype(student, teacher), student.shape[1] + teacher.shape[1]
+
+    def add(start: jax.Array | int, size: int, fresh: jax.Array | None, total: jax.Array) -> jax.Array:
+        s, t = (_block(side, start, size, fresh, where).astype(dtype) for side in (student, teacher))
+        stack = _stack(unit_rows(s), unit_rows(t))
+        return total + jnp.matmul(stack.T, stack, precision=HIGHEST)
+
+    return _over_blocks(len(student), block_rows, add, jnp.zeros((width, width), dtype))
+
+
+@partial(jax.jit, static_argnames="block_rows")
+def _row_gradient(
+    student: jax.Array, teacher: jax.Array, where: jax.Array | None, weight: jax.Array, *, block_rows: int
+) -> jax.Array:
+    """Gradient [N, d_s] with respect to the student's rows where dL/dW = W `weight`, [w, w]."""
+    k = min(student.shape[1], teacher.shape[1])
+    # The student's unit rows enter W through S (factor 1/2), D (-1) and, where it is the wider side, R (1).
+    to_units = 0.5 * weight[:, :k] - weight[:, k : 2 * k]
+    if student.shape[1] > teacher.shape[1]:
+        to_units = jnp.concatenate([to_units, weight[:, 2 * k :]], axis=1)
+
+    def write(start: jax.Array | int, size: int, fresh: jax.Array | None, gradient: jax.Array) -> jax.Array:
+        # Rows that two blocks share are written twice with the same numbers, so `fresh` has no part here.
+        s, t = (_block(side, start, size, None, where).astype(weight.dtype) for side in (student, teacher))
+        units, inverse_norms = unit_rows_and_inverse_norms(s)
+        slopes = jnp.matmul(_stack(units, unit_rows(t)), to_units, precision=HIGHEST)
+        along = jnp.sum(slopes * units, axis=-1, keepdims=True)  # a longer row has the same cosines
+        block = inverse_norms * (slopes - along * units)
+        return lax.dynamic_update_slice_in_dim(gradient, block.astype(gradient.dtype), start, axis=0)
+
+    return _over_blocks(len(student), block_rows, write, jnp.zeros_like(student))
+
+
+def _stack(student: jax.Array, teacher: jax.Array) -> jax.Array:
+    """W = [S, D, R] of unit rows, [rows, d_t + d_s]."""
+    k = min(student.shape[1], teacher.shape[1])
+    s, t = student[:, :k], teacher[:, :k]
+    return jnp.concatenate([0.5 * (t + s), t - s, teacher[:, k:], student[:, k:]], axis=1)
+
+
+def _block(
+    rows: jax.Array, start: jax.Array | int, size: int, fresh: jax.Array | None, where: jax.Array | None
+) -> jax.Array:
+    """`size` rows from `start`, zero outside `where` and where not `fresh`."""
+    block = lax.dynamic_slice_in_dim(rows, start, size)
+    if where is not None:
+        block = zero_rows(block, lax.dynamic_slice_in_dim(where, start, size))
+    return zero_rows(block, fresh)
+
+
+def _over_blocks(rows: int, block_rows: int, step: Callable[..., jax.Array], carry: jax.Array) -> jax.Array:
+    """carry = step(start, size, fresh, carry) over blocks of one size, without a loop where one is enough.
+
+    Blocks are made equal and the last is moved back to end with the last row, so that no padded copy is
+    needed; `fresh` (bool [size]) is False on rows that the block before has seen.
+    """
+    if rows <= block_rows:
+        return step(0, rows, None, carry)
+    blocks = -(-rows // block_rows)
+    size = -(-rows // blocks)
+
+    def body(index: jax.Array, carry: jax.Array) -> jax.Array:
+        start = jnp.minimum(index * size, rows - size)
+        return step(start, size, start + jnp.arange(size) >= index * size, carry)
+
+    return lax.fori_loop(0, blocks, body, carry)

@@ -1,0 +1,96 @@
+"""Checks of arguments that every loss needs, so that a wrong call fails with the argument's name and its
+shape.
+
+Only shapes, dtypes and Python numbers are looked at, never the values inside arrays: under `jax.jit` there
+are none.
+"""
+
+import math
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+Rows = dict[str, jax.Array]  # {node type: [N, width]}
+Masks = dict[str, jax.Array | None]  # {node type: bool [N], or None where every row counts}
+
+
+def real_array(name: str, value: ArrayLike) -> jax.Array:
+    """The argument as an array; complex and boolean ones are refused."""
+    array = jnp.asarray(value)
+    if not (jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)):
+        raise ValueError(f"{name}: expected real numbers, got dtype {array.dtype}")
+    return array
+
+
+def check_same_shape(axes: str, **arrays: jax.Array) -> None:
+    """All arrays have one shape with the axes in `axes`, such as "[N, C]"; only the first may be empty."""
+    shapes = {name: array.shape for name, array in arrays.items()}
+    listed = " and ".join(f"{name} {shape}" for name, shape in shapes.items())
+    for name, shape in shapes.items():
+        if len(shape) != axes.count(",") + 1 or 0 in shape[1:]:
+            raise ValueError(f"{name}: expected shape {axes}, got {listed}")
+    if len(set(shapes.values())) > 1:
+        raise ValueError(f"{', '.join(shapes)}: expected one shape {axes}, got {listed}")
+
+
+def check_where(where: ArrayLike | None, rows: int, name: str = "where") -> jax.Array | None:
+    """A row mask as a boolean array of length `rows`; None stays None."""
+    if where is None:
+        return None
+    mask = jnp.asarray(where)
+    if mask.dtype != jnp.bool_ or mask.shape != (rows,):
+        raise ValueError(f"{name}: expected bool ({rows},), one flag a row, got {mask.dtype} {mask.shape}")
+    return mask
+
+
+def check_temperature(temperature: ArrayLike) -> None:
+    """A scalar; where it is a plain number, known while tracing, also positive and finite."""
+    if jnp.shape(temperature) != ():
+        raise ValueError(f"temperature: expected a scalar, got shape {jnp.shape(temperature)}")
+    if isinstance(temperature, int | float | np.number | np.ndarray):
+        if not (float(temperature) > 0 and math.isfinite(float(temperature))):
+            raise ValueError(f"temperature: expected a positive finite number, got {temperature!r}")
+
+
+def check_typed_rows(
+    student: Mapping[str, ArrayLike], teacher: Mapping[str, ArrayLike], where: Mapping[str, ArrayLike] | None
+) -> tuple[Rows, Rows, Masks]:
+    """The same three by node type, in sorted order, so that no result depends on the order of a dictionary.
+
+    Student and teacher have the same types and row counts. Within each, all types have one width, because
+    rows of different types are multiplied with each other.
+    """
+    masks = {} if where is None else where
+    for name, given in (("student", student), ("teacher", teacher), ("where", masks)):
+        if not isinstance(given, Mapping):
+            raise ValueError(f"{name}: expected a dictionary by node type, got {type(given).__name__}")
+    if set(student) != set(teacher):
+        raise ValueError(
+            f"student, teacher: expected the same node types, got {sorted(student)} and {sorted(teacher)}"
+        )
+    unknown = sorted(set(masks) - set(student))
+    if unknown:
+        raise ValueError(f"where: expected node types among {sorted(student)}, got {unknown}")
+
+    types = sorted(student)
+    students = {t: real_array(f"student[{t!r}]", student[t]) for t in types}
+    teachers = {t: real_array(f"teacher[{t!r}]", teacher[t]) for t in types}
+    for name, side in (("student", students), ("teacher", teachers)):
+        shapes = {t: rows.shape for t, rows in side.items()}
+        for t, shape in shapes.items():
+            if len(shape) != 2 or shape[1] == 0:
+                raise ValueError(f"{name}[{t!r}]: expected shape [N, width], got {shape}")
+        if len({width for _, width in shapes.values()}) > 1:
+            raise ValueError(f"{name}: expected one width for all node types, got {shapes}")
+    for t in types:
+        of_student, of_teacher = students[t].shape, teachers[t].shape
+        if of_student[0] != of_teacher[0]:
+            raise ValueError(
+                f"student[{t!r}], teacher[{t!r}]: expected the same number of rows, "
+                f"got {of_student} and {of_teacher}"
+            )
+    checked = {t: check_where(masks.get(t), len(students[t]), f"where[{t!r}]") for t in types}
+    return students, teachers, checked

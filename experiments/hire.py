@@ -83,7 +83,7 @@ class Job:
     network: Network
     objective: hj.Objective
     config: Mapping[str, Any]
-    teacher: Mapping[str, Any] | None = None  # the teacher's config, for a student that has one
+    teacher: "Job | None" = None  # of a student that has one
 
 
 def main(settings: Settings, console: Console | None = None) -> list[hj.report.Record]:
@@ -102,8 +102,7 @@ def main(settings: Settings, console: Console | None = None) -> list[hj.report.R
     console.print(f"{dataset!r}\n{len(jobs)} cells of {settings.seeds} seeds on {jax.device_count()} "
                   f"{jax.default_backend()} device(s); results in {settings.out}", soft_wrap=True, highlight=False)
     try:
-        with track(sum(job.network.epochs for job in jobs), "starting", console=console) as tracker:
-            run(jobs, settings, dataset, store, tracker)
+        run(jobs, settings, dataset, store, console)
     except KeyboardInterrupt:
         finished = sum(store.finished(job.config) is not None for job in jobs)
         console.print(f"\nStopped. {finished} of {len(jobs)} cells are finished in {settings.out}; the same command "
@@ -124,12 +123,13 @@ def plan(settings: Settings, dataset: hj.Dataset) -> Iterator[Job]:
         shared = {"experiment": "hire", "version": hj.__version__, "dataset": settings.dataset,
                   "split": dataset.meta["split"], "model": model, "seeds": settings.seeds, "dtype": settings.dtype}
         plain = hj.Objective()
-        teacher_config = {**shared, "label": "teacher", "network": teacher, "objective": plain}
-        yield Job(model, "teacher", teacher, plain, teacher_config)
+        expert = Job(model, "teacher", teacher, plain,
+                     {**shared, "label": "teacher", "network": teacher, "objective": plain})
+        yield expert
         for label, objective in objectives(settings, weights).items():
-            teaches = teacher_config if objective.needs_teacher else None
+            teaches = expert if objective.needs_teacher else None
             config = {**shared, "label": label, "network": student, "objective": objective,
-                      "teacher": None if teaches is None else key(teaches)}
+                      "teacher": None if teaches is None else key(teaches.config)}
             yield Job(model, label, student, objective, config, teaches)
 
 
@@ -153,51 +153,59 @@ def objectives(settings: Settings, weights: Distillation) -> dict[str, hj.Object
     return found
 
 
-def run(jobs: list[Job], settings: Settings, dataset: hj.Dataset, store: ResultStore, tracker: Tracker) -> None:
-    """Trains every cell that is not finished yet."""
+def run(jobs: list[Job], settings: Settings, dataset: hj.Dataset, store: ResultStore, console: Console) -> None:
+    """Trains every cell that is not finished yet, with a progress bar over them."""
+    missing = [job for job in jobs if store.finished(job.config) is None]
     outputs: dict[str, hj.ModelOutput] = {}  # the latest teacher's, by the key of its config
     done = 0
-    for job in jobs:
-        name = f"{job.model}, {job.label}"
-        if store.finished(job.config) is None:
+    with track(sum(job.network.epochs for job in missing), "starting", console=console) as tracker:
+        for job in missing:
             teacher = None
             if job.teacher is not None:
-                teacher_key = key(job.teacher)
+                teacher_key = key(job.teacher.config)
                 if teacher_key not in outputs:
-                    outputs = {teacher_key: teacher_outputs(jobs, job.teacher, settings, dataset, store)}
+                    outputs = {teacher_key: teacher_outputs(job.teacher, settings, dataset, store)}
                 teacher = outputs[teacher_key]
-            tracker.update(done, f"{name}: compiling")
-            start = time.perf_counter()
-            model = build(job, settings, dataset)
-
-            def progress(epoch: int, history: Mapping[str, np.ndarray], before: int = done, name: str = name) -> None:
-                best = 100 * np.nanmean(np.nanmax(history["val_accuracy"], axis=1))
-                tracker.update(before + epoch, f"{name}: epoch {epoch}, best validation {best:.1f} %")
-
-            result = hj.fit(model, dataset, objective=job.objective, teacher=teacher, seeds=settings.seeds,
-                            epochs=job.network.epochs, patience=job.network.patience, monitor="val_accuracy",
-                            learning_rate=job.network.learning_rate, weight_decay=job.network.weight_decay,
-                            devices=settings.devices, progress=progress)
+            result = train(job, settings, dataset, store, teacher, tracker, done)
             if job.label == "teacher":
                 outputs = {key(job.config): result.outputs()}
-                store.save_arrays(key(job.config), flax.traverse_util.flatten_dict(result.params, sep="/"))
-            store.append(job.config, seeds=result.seeds, metrics=result.metrics, history=result.history,
-                         facts={"parameters": result.num_parameters, "compile_seconds": result.compile_seconds,
-                                "train_seconds": result.seconds}, seconds=time.perf_counter() - start)
-        done += job.network.epochs
-        tracker.update(done, name)
+            done += job.network.epochs
+            tracker.update(done, f"{job.model}, {job.label}")
 
 
-def teacher_outputs(jobs: list[Job], config: Mapping[str, Any], settings: Settings, dataset: hj.Dataset,
-                    store: ResultStore) -> hj.ModelOutput:
+def train(job: Job, settings: Settings, dataset: hj.Dataset, store: ResultStore, teacher: hj.ModelOutput | None,
+          tracker: Tracker, done: int) -> hj.FitResult:
+    """Trains one cell and puts it on disk; a teacher's parameters before its line, so that none is without."""
+    name = f"{job.model}, {job.label}"
+    # Exact agreement of all labels is rare where a node has several, so there F1 decides.
+    monitor: Literal["val_accuracy", "val_macro_f1"] = "val_macro_f1" if dataset.multilabel else "val_accuracy"
+
+    def progress(epoch: int, history: Mapping[str, np.ndarray]) -> None:
+        best = 100 * np.nanmean(np.nanmax(history[monitor], axis=1))
+        tracker.update(done + epoch, f"{name}: epoch {epoch}, best validation {best:.1f} %")
+
+    tracker.update(done, f"{name}: compiling")
+    start = time.perf_counter()
+    result = hj.fit(build(job, settings, dataset), dataset, objective=job.objective, teacher=teacher,
+                    seeds=settings.seeds, epochs=job.network.epochs, patience=job.network.patience, monitor=monitor,
+                    learning_rate=job.network.learning_rate, weight_decay=job.network.weight_decay,
+                    devices=settings.devices, progress=progress)
+    if job.label == "teacher":
+        store.save_arrays(key(job.config), flax.traverse_util.flatten_dict(result.params, sep="/"))
+    store.append(job.config, seeds=result.seeds, metrics=result.metrics, history=result.history,
+                 facts={"parameters": result.num_parameters, "compile_seconds": result.compile_seconds,
+                        "train_seconds": result.seconds}, seconds=time.perf_counter() - start)
+    return result
+
+
+def teacher_outputs(teacher: Job, settings: Settings, dataset: hj.Dataset, store: ResultStore) -> hj.ModelOutput:
     """The outputs of a teacher trained in an earlier run, from its stored parameters."""
-    arrays = store.load_arrays(key(config))
+    arrays = store.load_arrays(key(teacher.config))
     if arrays is None:
-        raise SystemExit(f"{settings.out}: the teacher {key(config)} is finished but its parameters are missing; "
-                         "remove its line from results.jsonl to train it again")
-    job = next(job for job in jobs if key(job.config) == key(config))
+        raise SystemExit(f"{settings.out}: the teacher {key(teacher.config)} is finished but its parameters are "
+                         "missing; remove its line from results.jsonl to train it again")
     params = flax.traverse_util.unflatten_dict({name: jnp.asarray(x) for name, x in arrays.items()}, sep="/")
-    return hj.predict(build(job, settings, dataset), params, dataset.graph)
+    return hj.predict(build(teacher, settings, dataset), params, dataset.graph)
 
 
 def build(job: Job, settings: Settings, dataset: hj.Dataset) -> Any:
@@ -226,7 +234,7 @@ def report(jobs: list[Job], settings: Settings, store: ResultStore, console: Con
     (settings.out / "table.md").write_text(table.to_markdown())
     (settings.out / "table.csv").write_text(table.to_csv())
     store.write_csv()
-    figure = hj.report.hire_figure(records, settings.out / "hire.png", title=title)
+    figure = hj.figures.hire_figure(records, settings.out / "hire.png", title=title)
     seconds = sum(cells[key(job.config)].seconds for job in jobs)
     console.print(f"{len(jobs)} cells, {seconds:.0f} s of training and compiling. Seed-level lines, CSV and figure: "
                   f"{settings.out / 'results.jsonl'}, {settings.out / 'results.csv'}, {figure}",

@@ -1,6 +1,6 @@
 """Knowledge distillation on graphs, heterogeneous first, as pure functions in JAX."""
 
-from hire_jax import data, losses, metrics, models, report, sparse
+from hire_jax import data, figures, losses, metrics, models, report, sparse
 from hire_jax._version import __version__
 from hire_jax.data import Dataset, DatasetError, load_dataset
 from hire_jax.distill import Objective
@@ -10,6 +10,24 @@ from hire_jax.sparse import SparseFeatures
 from hire_jax.training import FitResult, TrainingError, fit, predict
 
 __all__ = [
-    "Dataset", "DatasetError", "FitResult", "GraphError", "HeteroGraph", "ModelOutput", "Objective", "SparseFeatures",
-    "TrainingError", "__version__", "data", "fit", "load_dataset", "losses", "metrics", "models", "predict", "report", "sparse",
+    "Dataset",
+    "DatasetError",
+    "FitResult",
+    "GraphError",
+    "HeteroGraph",
+    "ModelOutput",
+    "Objective",
+    "SparseFeatures",
+    "TrainingError",
+    "__version__",
+    "data",
+    "figures",
+    "fit",
+    "load_dataset",
+    "losses",
+    "metrics",
+    "models",
+    "predict",
+    "report",
+    "sparse",
 ]

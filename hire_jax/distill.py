@@ -34,6 +34,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, *, label_smoothing: floa
         raise ValueError(f"labels must be {logits.shape[:1]} or {logits.shape} to fit the logits, got {labels.shape}")
     labelled = labels >= 0 if labels.ndim == 1 else jnp.all(labels >= 0, axis=1)
     rows = labelled if where is None else labelled & where
+    logits = jnp.where(rows[:, None], logits, 0)  # what other rows hold, NaN included, has no influence
     known = jnp.maximum(labels, 0)
     if labels.ndim == 1:
         targets = optax.smooth_labels(jax.nn.one_hot(known, logits.shape[1]), label_smoothing)

@@ -386,7 +386,11 @@ def _checked_edge_type(edge_type: Any, counts: Mapping[str, int]) -> EdgeType:
 
 
 def _checked_edges(edge_type: EdgeType, edges: Any, counts: Mapping[str, int]) -> np.ndarray:
-    array = np.asarray(edges)
+    try:
+        array = np.asarray(edges)
+    except ValueError as error:  # lists of different lengths
+        raise GraphError(f"relation {_name(edge_type)}: edges must have shape [2, E] (senders, receivers); "
+                         f"{error}") from error
     if array.ndim != 2 or array.shape[0] != 2:
         raise GraphError(f"relation {_name(edge_type)}: edges must have shape [2, E] (senders, receivers), "
                          f"got {list(array.shape)}")

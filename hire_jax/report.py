@@ -1,11 +1,11 @@
-"""From seed-level records to statistics, one table in three renderings, and figures.
+"""From seed-level records to statistics and one table in three renderings; `figures` draws the same records.
 
 Everything starts from a list of `Record`: the values of every seed, never only their mean. Metrics are
 fractions in [0, 1] here and in CSV; tables and figures for people show percent, differences in points.
 
     records = [Record("RGCN", "student", seeds, {"test_accuracy": ..., "test_macro_f1": ...}), ...]
     table = results_table(records, baseline="student")
-    table.to_rich(), table.to_markdown(), table.to_csv(), hire_figure(records, "hire.png")
+    table.to_rich(), table.to_markdown(), table.to_csv()
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ from __future__ import annotations
 import csv
 import io
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,18 +23,12 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 __all__ = [
     "PairedDifference",
     "Record",
     "ResultRow",
     "ResultsTable",
     "Summary",
-    "bar_figure",
-    "curve_figure",
-    "hire_figure",
     "paired_difference",
     "results_table",
     "summarise",
@@ -44,9 +36,6 @@ __all__ = [
 
 _COLLAPSE_MARGIN = 0.05  # a seed more than 5 points below the median of its row has collapsed
 _ROUNDING = 3e-7  # metrics are float32 fractions: what lies closer than this differs by rounding alone
-# Okabe and Ito's colours, told apart with every common colour blindness; grey first, for the teacher.
-_PALETTE = ("#8C8C8C", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
-_DASHES, _HATCHES = ("-", "--", "-.", ":"), ("", "///", "...", "xxx")  # for more methods than colours
 
 
 @dataclass(frozen=True)
@@ -72,7 +61,7 @@ class Record:
         if not n or len(set(self.seeds)) != n:
             raise ValueError(f"{who}, seeds: expected at least one and none twice, got {list(self.seeds)}")
         for name, values in self.metrics.items():
-            if _finite(f"{who}, metrics[{name!r}]", values).size != n:
+            if finite_values(f"{who}, metrics[{name!r}]", values).size != n:
                 raise ValueError(f"{who}, metrics[{name!r}]: expected {n} values, one a seed, got {values!r}")
         for name, curves in self.history.items():
             if np.ndim(curves) != 2 or np.shape(curves)[0] != n:
@@ -112,10 +101,10 @@ def summarise(values: ArrayLike, *, margin: float = _COLLAPSE_MARGIN) -> Summary
     seeds only: where most have collapsed so has the median, and the minimum and the other rows tell.
     Raises ValueError for no values or values that are not finite.
     """
-    array = _finite("values", values)
+    array = finite_values("values", values)
     median = float(np.median(array))
     collapsed = int(np.sum(median - array > margin + _ROUNDING))
-    return Summary(float(array.mean()), _sd(array), median, float(array.min()), array.size, collapsed)
+    return Summary(float(array.mean()), sample_sd(array), median, float(array.min()), array.size, collapsed)
 
 
 def paired_difference(
@@ -136,7 +125,7 @@ def paired_difference(
     """
     from scipy import stats  # here: its second of import time is not for everyone who imports the package
 
-    first, second = _finite("a", a), _finite("b", b)
+    first, second = finite_values("a", a), finite_values("b", b)
     if first.shape != second.shape:
         raise ValueError(f"a, b: expected the same seeds in both, got {first.size} and {second.size} values")
     if not 0 < confidence < 1:
@@ -155,7 +144,7 @@ def paired_difference(
     levels[order] = np.cumsum(np.diff(size[order], prepend=0.0) > _ROUNDING)
     signed = (np.sign(difference) * levels)[levels > 0]
     p_value = float(stats.wilcoxon(signed).pvalue) if signed.size else 1.0
-    return PairedDifference(float(difference.mean()), _sd(difference), low, high, p_value, n)
+    return PairedDifference(float(difference.mean()), sample_sd(difference), low, high, p_value, n)
 
 
 @dataclass(frozen=True)
@@ -191,7 +180,7 @@ class ResultsTable:
     def texts(self) -> list[list[str]]:
         """The table as people read it: the headings, then one list of strings a row."""
         extra = list(dict.fromkeys(name for row in self.rows for name in row.record.extra))
-        columns = [_label(name) + " %" for name in self.metrics]
+        columns = [metric_label(name) + " %" for name in self.metrics]
         lines = [["model", "method", *extra, *columns, "parameters", "difference", "p", "min %", "collapsed"]]
         for row in self.rows:
             record, first, d = row.record, row.summaries[self.metrics[0]], row.difference
@@ -295,186 +284,16 @@ def results_table(
     return ResultsTable(title, baseline, tuple(metrics), tuple(rows))
 
 
-def bar_figure(
-    records: Sequence[Record], path: str | os.PathLike[str], *, metric: str = "test_accuracy", title: str = ""
-) -> Path:
-    """Write a PNG of bars: mean of `metric` with one standard deviation, every seed a dot, grouped by model.
-
-    Bars stand in the order of the records; a method has one colour in all groups. An axis that leaves out the
-    empty part below the values says so. Returns the path. Raises ValueError for no records or a missing
-    metric, ImportError where matplotlib is not installed.
-    """
-    return _figure(records, Path(path), metric, (), title)
-
-
-def curve_figure(
-    records: Sequence[Record],
-    path: str | os.PathLike[str],
-    *,
-    curves: Sequence[str] = ("val_accuracy", "train_loss"),
-    title: str = "",
-) -> Path:
-    """Write a PNG of training curves: a row for every name in `curves`, a column for every model.
-
-    Lines are means and bands the range over the seeds still training; a line turns thin where the first seed
-    has stopped. Names with "accuracy" or "f1" are fractions, drawn in %. Training losses of different
-    methods hold different terms: their shapes may be compared, not their heights. A record without the curve
-    is left out. Returns the path. Raises ValueError where no record has it, ImportError without matplotlib.
-    """
-    return _figure(records, Path(path), None, curves, title)
-
-
-def hire_figure(
-    records: Sequence[Record],
-    path: str | os.PathLike[str],
-    *,
-    metric: str = "test_accuracy",
-    curves: Sequence[str] = ("val_accuracy", "train_loss"),
-    title: str = "",
-) -> Path:
-    """Write one PNG with `bar_figure` above `curve_figure` and one legend for both; raises as they do."""
-    return _figure(records, Path(path), metric, curves, title)
-
-
-class _Style(NamedTuple):
-    """How one method is drawn, in every panel."""
-
-    color: str
-    dashes: str
-    hatch: str
-
-    @property
-    def bar(self) -> dict[str, Any]:
-        return {"facecolor": self.color, "edgecolor": "white", "hatch": self.hatch}
-
-
-def _style(i: int) -> _Style:
-    return _Style(_PALETTE[i % 8], _DASHES[i // 8 % 4], _HATCHES[i // 8 % 4])
-
-
-def _legend_width(names: Sequence[str], across: int) -> float:
-    """Inches a legend of so many columns takes at 9 pt, measured: a key and its gaps, and every letter."""
-    return sum(0.65 + 0.072 * max(map(len, names[column::across])) for column in range(across))
-
-
-def _figure(
-    records: Sequence[Record], path: Path, metric: str | None, curves: Sequence[str], title: str
-) -> Path:
-    """The same records always give the same bytes: own defaults, no date and no version in the file."""
-    try:
-        import matplotlib
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.patches import Patch
-    except ImportError as error:
-        raise ImportError('figures need matplotlib: pip install "hire-jax[experiments]"') from error
-    bare = [f"{r.model} {r.method}" for r in records if metric is not None and metric not in r.metrics]
-    absent = [name for name in curves if not any(name in record.history for record in records)]
-    if not records or bare or absent:
-        found = f"{len(records)} records; without {metric}: {bare}; curves in none: {absent}"
-        raise ValueError(f"records: expected at least one, and what is drawn in them, got {found}")
-    models = list(dict.fromkeys(record.model for record in records))
-    methods = list(dict.fromkeys(record.method for record in records))
-    style = {name: _style(i) for i, name in enumerate(methods)}
-    heights = [3.4] * (metric is not None) + [2.3] * len(curves)
-    width = max(7.2, 2.9 * len(models) * bool(curves), 0.6 * len(records) * (metric is not None) + 1.5)
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
-        figure = Figure((width, sum(heights) + 1.0), dpi=150, layout="constrained")
-        FigureCanvasAgg(figure)
-        grid = figure.add_gridspec(len(heights), len(models), height_ratios=heights)
-        if metric is not None:
-            _bars(figure.add_subplot(grid[0, :]), records, models, style, metric)
-        for row, name in enumerate(curves, len(heights) - len(curves)):
-            first = None
-            for column, model in enumerate(models):
-                axes = figure.add_subplot(grid[row, column], sharey=first)
-                first = first or axes
-                _curves(axes, [r for r in records if r.model == model and name in r.history], style, name)
-                axes.set_title(model if name == curves[0] else "", fontsize=9)
-                axes.set_ylabel((_label(name) + " (%)" * _is_fraction(name)) if axes is first else "")
-                axes.set_xlabel("epoch" if name == curves[-1] else "")
-        across = next(n for n in range(len(methods), 0, -1) if n == 1 or _legend_width(methods, n) < width)
-        names = [name for column in range(across) for name in methods[column::across]]  # filled by column
-        keys = [Patch(**style[name].bar, label=name) for name in names]
-        parts = ["bars: mean ± sd over seeds, dots: seeds"] * (metric is not None)
-        parts += ["lines: mean over seeds, bands: lowest to highest seed"] * bool(curves)
-        note = {"title": "; ".join(parts), "title_fontsize": 8, "frameon": False}
-        figure.legend(handles=keys, loc="outside lower center", ncols=across, **note)
-        figure.suptitle(title)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        figure.savefig(partial, format="png", metadata={"Software": None})
-    os.replace(partial, path)
-    return path
-
-
-def _bars(
-    axes: Axes,
-    records: Sequence[Record],
-    models: Sequence[str],
-    style: Mapping[str, _Style],
-    metric: str,
-) -> None:
-    """Bars with their mean written above the highest thing drawn for them."""
-    place, centres, everything = 0.0, [], []
-    for model in models:
-        group = [record for record in records if record.model == model]
-        for x, record in enumerate(group):
-            values = 100 * _finite(metric, record.metrics[metric])
-            mean, sd = float(values.mean()), 0.0 if values.size == 1 else _sd(values)
-            axes.bar(place + x, mean, 0.86, **style[record.method].bar, zorder=2)
-            if values.size > 1:
-                axes.errorbar(place + x, mean, sd, color="black", capsize=4, linewidth=1.2, zorder=3)
-            spread = place + x + 0.3 * np.linspace(-1, 1, values.size) * (values.size > 1)
-            axes.scatter(spread, values, 12, facecolor="white", edgecolor="black", linewidth=0.7, zorder=4)
-            top = max(mean + sd, values.max())
-            axes.annotate(f"{mean:.1f}", (place + x, top), (0, 4), textcoords="offset points", ha="center")
-            everything += [mean - sd, mean + sd, *values]
-        centres.append(place + (len(group) - 1) / 2)
-        place += len(group) + 0.8
-    low, high = min(everything), max(everything)
-    span = max(high - low, 2.0)
-    start = max(math.floor(low - 0.15 * span), 0) if low > 0.3 * high else 0
-    top = high + 0.18 * span
-    axes.set(xlim=(-0.8, place - 1), ylim=(start, top))
-    axes.set_yticks([tick for tick in axes.get_yticks() if start + 1e-6 < tick <= min(100, top)])
-    axes.set_xticks(centres, models)
-    axes.grid(axis="y", color="0.9", zorder=0)
-    axes.set_ylabel(f"{_label(metric)} (%)" + (f"\naxis starts at {start} %" if start else ""))
-    if start:  # the usual double stroke on an axis that has been cut
-        axes.plot(
-            [0, 0], [0.02, 0.04], marker=[(-1, -0.5), (1, 0.5)], markersize=9,
-            linestyle="none", color="black", transform=axes.transAxes, clip_on=False,
-        )  # fmt: skip
-
-
-def _curves(axes: Axes, records: Sequence[Record], style: Mapping[str, _Style], name: str) -> None:
-    """Mean and range over seeds against the epoch, starting at 1."""
-    for record in records:
-        values = np.asarray(record.history[name], np.float64) * (100 if _is_fraction(name) else 1)
-        values = values[:, np.isfinite(values).any(axis=0)]
-        running = np.isfinite(values)
-        epochs, look = np.arange(1, values.shape[1] + 1), style[record.method]
-        mean = np.where(running, values, 0).sum(axis=0) / running.sum(axis=0)
-        lowest = np.where(running, values, np.inf).min(axis=0, initial=np.inf)
-        highest = np.where(running, values, -np.inf).max(axis=0, initial=-np.inf)
-        whole = int(running.all(axis=0).sum())
-        axes.fill_between(epochs, lowest, highest, color=look.color, alpha=0.15, linewidth=0)
-        for part, linewidth in ((slice(whole), 1.5), (slice(max(whole - 1, 0), None), 0.6)):
-            axes.plot(epochs[part], mean[part], look.dashes, color=look.color, linewidth=linewidth)
-    axes.grid(color="0.92")
-
-
-def _finite(name: str, values: ArrayLike) -> NDArray[np.float64]:
+def finite_values(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    """[S] values as float64; raises ValueError, naming them, when empty, of another rank, or not finite."""
     array = np.asarray(values, np.float64)
     if array.ndim != 1 or not array.size or not np.isfinite(array).all():
         raise ValueError(f"{name}: expected [S] finite values, at least one, got {values!r}")
     return array
 
 
-def _sd(values: NDArray[np.float64]) -> float:
+def sample_sd(values: NDArray[np.float64]) -> float:
+    """Standard deviation with ddof=1; nan for one value."""
     return float(np.std(values, ddof=1)) if values.size > 1 else math.nan
 
 
@@ -487,9 +306,11 @@ def _number(value: float | int) -> float | int | None:
     return None if math.isnan(value) else round(value, 6)
 
 
-def _label(metric: str) -> str:
+def metric_label(metric: str) -> str:
+    """The name of a metric for people: "test_macro_f1" is "test macro-F1"."""
     return metric.replace("_f1", "-F1").replace("_", " ")
 
 
-def _is_fraction(metric: str) -> bool:
+def is_fraction(metric: str) -> bool:
+    """Whether a metric is a fraction, shown in percent."""
     return "accuracy" in metric or "f1" in metric

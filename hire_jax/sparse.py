@@ -10,6 +10,7 @@ other platform the same product is a sorted `segment_sum`, which is also kept as
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ Array = jax.Array
 # Wider operands become a block-diagonal product, which needs no transposition. docs/performance.md has the
 # measurement that set the bound.
 _FOLD_BELOW = 16
+_INDEX_LIMIT = int(np.iinfo(np.int32).max)
 
 
 @jax.tree_util.register_dataclass
@@ -56,16 +58,22 @@ class CSR:
           shape: (n, m), static.
 
         Raises:
-          ValueError: rows are not ascending, or an index does not fit int32.
+          ValueError: rows are not ascending, an index is outside the shape, or one does not fit int32.
         """
         rows, cols = np.asarray(rows), np.asarray(cols)
+        if rows.ndim != 1 or rows.shape != cols.shape:
+            raise ValueError(f"rows and cols must be two vectors of one length, got {rows.shape} and {cols.shape}")
+        for name, array, count in (("rows", rows, shape[0]), ("cols", cols, shape[1])):
+            # The kernels trust the indices: one outside would read foreign memory.
+            bad = (array < 0) | (array >= count)
+            if bad.any():
+                raise ValueError(f"{name}[{int(bad.argmax())}] is {array[bad.argmax()]}, outside [0, {count})")
         if rows.size and np.any(np.diff(rows) < 0):
             at = int(np.argmax(np.diff(rows) < 0)) + 1
             raise ValueError(f"rows must be ascending; entry {at} has row {rows[at]} after row {rows[at - 1]}")
-        limit = np.iinfo(np.int32).max
-        if max(*shape, rows.size) > limit:
-            raise ValueError(f"a sparse pattern holds at most {limit} rows, columns and entries, got shape {shape} "
-                             f"with {rows.size} entries")
+        if max(*shape, rows.size) > _INDEX_LIMIT:
+            raise ValueError(f"a sparse pattern holds at most {_INDEX_LIMIT} rows, columns and entries, got shape "
+                             f"{shape} with {rows.size} entries")
         rows, cols = rows.astype(np.int32), cols.astype(np.int32)
         order = np.argsort(cols, kind="stable").astype(np.int32)
         return cls(rows=jnp.asarray(rows), cols=jnp.asarray(cols), indptr=jnp.asarray(_indptr(rows, shape[0])),
@@ -129,7 +137,7 @@ def spmm(csr: CSR, weights: Array | None, x: Array) -> Array:
                              f"[{csr.shape[1]}, {weights.shape[1]}, ...], got {x.shape}")
     dtype = x.dtype
     compute = dtype if dtype in (jnp.float32, jnp.float64) else jnp.float32
-    flat = x.reshape(*x.shape[:weights.ndim], -1).astype(compute)
+    flat = _flatten_after(weights.ndim, x).astype(compute)
     y = _spmm(csr, weights.astype(compute), flat)
     return y.reshape(csr.shape[0], *x.shape[1:]).astype(dtype)
 
@@ -152,7 +160,8 @@ def sddmm(csr: CSR, a: Array, b: Array) -> Array:
     _check_operand("b", b, csr.shape[1])
     if a.shape[1:] != b.shape[1:] or a.ndim not in (2, 3):
         raise ValueError(f"a and b must be [n, d] and [m, d], or [n, H, d] and [m, H, d], got {a.shape}, {b.shape}")
-    return _sddmm(csr, a, b)
+    dtype = jnp.promote_types(a.dtype, b.dtype)  # outside the custom gradient, which must keep each one's dtype
+    return _sddmm(csr, a.astype(dtype), b.astype(dtype))
 
 
 def spmm_reference(csr: CSR, weights: Array | None, x: Array) -> Array:
@@ -161,6 +170,11 @@ def spmm_reference(csr: CSR, weights: Array | None, x: Array) -> Array:
     if weights is not None:
         gathered = gathered * weights.reshape(weights.shape + (1,) * (x.ndim - weights.ndim))
     return jax.ops.segment_sum(gathered, csr.rows, csr.shape[0], indices_are_sorted=True)
+
+
+def _flatten_after(axes: int, x: Array) -> Array:
+    """x with all axes after the first `axes` made one; -1 would not do where a type has no nodes."""
+    return x.reshape(*x.shape[:axes], math.prod(x.shape[axes:]))
 
 
 def _check_operand(name: str, x: Array, length: int) -> None:
@@ -191,8 +205,8 @@ _spmm.defvjp(_spmm_fwd, _spmm_bwd)
 
 @jax.custom_vjp
 def _sddmm(csr: CSR, a: Array, b: Array) -> Array:
-    products = (_take(a.reshape(a.shape[0], -1), csr.rows) * _take(b.reshape(b.shape[0], -1), csr.cols))
-    return jnp.sum(products.reshape(-1, *a.shape[1:]), axis=-1)
+    products = _take(_flatten_after(1, a), csr.rows) * _take(_flatten_after(1, b), csr.cols)
+    return jnp.sum(products.reshape(csr.num_entries, *a.shape[1:]), axis=-1)
 
 
 def _sddmm_fwd(csr: CSR, a: Array, b: Array) -> tuple[Array, tuple[CSR, Array, Array]]:
@@ -223,11 +237,11 @@ def _csr_kernel(rows: Array, cols: Array, indptr: Array, weights: Array, x: Arra
 
 def _segment_form(rows: Array, cols: Array, indptr: Array, weights: Array, x: Array) -> Array:
     # Rows are gathered flat, heads and all: one contiguous copy an entry.
-    flat = x.reshape(x.shape[0], -1)
+    flat = _flatten_after(1, x)
     scale = jnp.repeat(weights, x.shape[-1], axis=1) if weights.ndim == 2 else weights[:, None]
     messages = scale * _take(flat, cols)
     y = jax.ops.segment_sum(messages, rows, indptr.shape[0] - 1, indices_are_sorted=True)
-    return y.reshape(-1, *x.shape[1:])
+    return y.reshape(indptr.shape[0] - 1, *x.shape[1:])
 
 
 def _take(x: Array, index: Array) -> Array:
@@ -245,7 +259,7 @@ def _product_batched(axis_size: int, in_batched: Sequence[bool], rows: Array, co
         folded = x.transpose(1, 0, 2).reshape(num_cols, axis_size * trailing[0])
         y = _product(rows, cols, indptr, weights, folded)
         return y.reshape(num_rows, axis_size, *trailing).transpose(1, 0, 2), True
-    if axis_size * max(num_rows, num_cols, num_entries) > np.iinfo(np.int32).max:
+    if axis_size * max(num_rows, num_cols, num_entries) > _INDEX_LIMIT:
         operands = _broadcast_batch(axis_size, in_batched, (rows, cols, indptr, weights, x))
         return jax.lax.map(lambda operand: _product(*operand), operands), True
 
@@ -310,6 +324,8 @@ class SparseFeatures:
         bad = (indices < 0) | (indices >= columns)
         if bad.any():
             raise ValueError(f"indices[{int(bad.argmax())}] is {indices[bad.argmax()]}, outside [0, {columns})")
+        if data.dtype.kind not in "fiub" and data.dtype != jnp.bfloat16:
+            raise ValueError(f"data must be numbers, got {data.dtype}")
         if not np.isfinite(data).all():
             raise ValueError(f"data[{int(np.argmin(np.isfinite(data)))}] is not finite")
         row_of_entry = np.repeat(np.arange(rows), np.diff(indptr))
@@ -361,19 +377,21 @@ class SparseFeatures:
 def segment_sum(data: Array, segments: Array, num_segments: int, *, where: Array | None = None) -> Array:
     """Sum of data [E, ...] over each of `num_segments` segments (int[E], ascending); empty segments give 0.
 
-    `where` (bool[E]) leaves entries out, whatever they hold.
+    `where` (bool[E]) leaves entries out, whatever they hold. Sums run in float32 for narrower types.
     """
     if where is not None:
         data = jnp.where(_expand(where, data), data, 0)
-    return jax.ops.segment_sum(data, segments, num_segments, indices_are_sorted=True)
+    return jax.ops.segment_sum(_widened(data), segments, num_segments, indices_are_sorted=True).astype(data.dtype)
 
 
 def segment_mean(data: Array, segments: Array, num_segments: int, *, where: Array | None = None) -> Array:
     """Mean of data [E, ...] over each segment; empty or wholly masked segments give 0."""
-    ones = jnp.ones(segments.shape, data.dtype) if where is None else where.astype(data.dtype)
+    wide = _widened(data)
+    ones = jnp.ones(segments.shape, wide.dtype) if where is None else where.astype(wide.dtype)
     count = jax.ops.segment_sum(ones, segments, num_segments, indices_are_sorted=True)
-    total = segment_sum(data, segments, num_segments, where=where)
-    return total / _expand(jnp.maximum(count, 1), total)
+    total = segment_sum(wide, segments, num_segments, where=where)
+    mean = total / _expand(jnp.maximum(count, 1), total)
+    return mean if wide.dtype == data.dtype else mean.astype(data.dtype)
 
 
 def segment_max(data: Array, segments: Array, num_segments: int, *, where: Array | None = None,
@@ -406,7 +424,9 @@ def joint_segment_softmax(logits: Sequence[Array], segments: Sequence[Array], nu
     sorted again. Each logits[k] is [E_k, ...] with segments[k] int[E_k] ascending; the trailing axes agree.
     """
     masks: Sequence[Array | None] = [None] * len(logits) if where is None else where
-    valid = [s > -jnp.inf if m is None else _expand(m, s) & (s > -jnp.inf)
+    dtypes, logits = [s.dtype for s in logits], [_widened(s) for s in logits]
+    # A NaN that is not masked counts, so that it shows in the result.
+    valid = [s != -jnp.inf if m is None else _expand(m, s) & (s != -jnp.inf)
              for s, m in zip(logits, masks, strict=True)]
     top = jnp.asarray(-jnp.inf)
     for s, seg, ok in zip(logits, segments, valid, strict=True):
@@ -418,8 +438,14 @@ def joint_segment_softmax(logits: Sequence[Array], segments: Sequence[Array], nu
             for s, seg, ok in zip(logits, segments, valid, strict=True)]
     total = sum(jax.ops.segment_sum(e, seg, num_segments, indices_are_sorted=True)
                 for e, seg in zip(exps, segments, strict=True))
-    scale = 1.0 / jnp.where(total > 0, total, 1.0)
-    return [e * scale[seg] for e, seg in zip(exps, segments, strict=True)]
+    scale = 1.0 / jnp.where(total == 0, 1.0, total)
+    return [(e * scale[seg]).astype(dtype) for e, seg, dtype in zip(exps, segments, dtypes, strict=True)]
+
+
+def _widened(data: Array) -> Array:
+    """float32 of narrower floating types: a sum of ones in bfloat16 stops at 256."""
+    narrow = jnp.issubdtype(data.dtype, jnp.floating) and data.dtype.itemsize < 4
+    return data.astype(jnp.float32) if narrow else data
 
 
 def _expand(mask: Array, data: Array) -> Array:

@@ -150,7 +150,8 @@ def fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objective | None
     """
     objective = Objective() if objective is None else objective
     seed_list = tuple(range(seeds)) if isinstance(seeds, int) else tuple(int(seed) for seed in seeds)
-    _check_arguments(dataset, objective, seed_list, epochs, patience, chunk, monitor)
+    _check_arguments(dataset, seed_list, monitor, epochs=epochs, patience=patience, chunk=chunk,
+                     **({} if seed_batch is None else {"seed_batch": seed_batch}))
     if optimizer is None:  # flat: one update for all parameters instead of one for each array
         optimizer = optax.flatten(optax.adamw(learning_rate, weight_decay=weight_decay))
     data = _Data(dataset.graph, jnp.asarray(dataset.labels), {k: jnp.asarray(v) for k, v in dataset.splits.items()})
@@ -171,8 +172,10 @@ def fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objective | None
 
     start = time.perf_counter()
     state = _initial_states(jnp.asarray(seed_list, jnp.uint32), data.graph, model, optimizer)
-    if mesh is not None:
-        state = jax.device_put(state, NamedSharding(mesh, PartitionSpec("seed")))
+    if mesh is not None:  # wherever the arrays were: a teacher may come from a fit on other devices
+        split, copied = NamedSharding(mesh, over_seeds), NamedSharding(mesh, everywhere)
+        state, data = jax.device_put(state, split), jax.device_put(data, copied)
+        teacher = jax.device_put(teacher, split if paired else copied)
     compiled = jax.jit(run_chunk, donate_argnums=0).lower(state, data, teacher).compile()
     compile_seconds = time.perf_counter() - start
 
@@ -289,13 +292,12 @@ def _result(model: nn.Module, data: _Data, state: _SeedState, history: dict[str,
 # ----------------------------------------------------------------------------------- checks on the host
 
 
-def _check_arguments(dataset: LabelledGraph, objective: Objective, seeds: tuple[int, ...], epochs: int,
-                     patience: int, chunk: int, monitor: str) -> None:
+def _check_arguments(dataset: LabelledGraph, seeds: tuple[int, ...], monitor: str, **counts: int) -> None:
     if not seeds:
         raise ValueError("seeds must name at least one seed")
-    if len(set(seeds)) != len(seeds) or min(seeds) < 0:
-        raise ValueError(f"seeds must be distinct and not negative, got {list(seeds)}")
-    for name, value in (("epochs", epochs), ("patience", patience), ("chunk", chunk)):
+    if len(set(seeds)) != len(seeds) or min(seeds) < 0 or max(seeds) >= 2 ** 32:
+        raise ValueError(f"seeds must be distinct, from 0 to 2^32 - 1, got {list(seeds)}")
+    for name, value in counts.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     if monitor not in ("val_loss", "val_accuracy", "val_macro_f1"):
@@ -315,19 +317,21 @@ def _teacher_is_paired(teacher: ModelOutput | None, seeds: int, nodes: int, clas
     if teacher is None or teacher.logits.shape == (nodes, classes):
         return False
     if teacher.logits.shape != (seeds, nodes, classes):
-        raise ValueError(f"the teacher's logits must be [{nodes}, {classes}], or [{seeds}, {nodes}, {classes}] with one "
-                         f"teacher a seed, got {list(teacher.logits.shape)}")
+        raise ValueError(f"the teacher's logits must be [{nodes}, {classes}], or [{seeds}, {nodes}, {classes}] with "
+                         f"one teacher a seed, got {list(teacher.logits.shape)}")
     return True
 
 
 def _check_finite(history: dict[str, np.ndarray], seeds: tuple[int, ...]) -> None:
-    for name in ("train_loss", "val_loss"):
-        bad = history["active"] & ~np.isfinite(history[name])
-        if bad.any():
-            epoch = int(np.argmax(bad.any(axis=0)))
-            seed = int(np.argmax(bad[:, epoch]))
-            raise TrainingError(f"{name} of seed {seeds[seed]} is {history[name][seed, epoch]} at epoch {epoch + 1}; "
-                                "a smaller learning_rate or another dtype may help")
+    losses = {name: history[name] for name in ("train_loss", "val_loss")}
+    bad = {name: history["active"] & ~np.isfinite(values) for name, values in losses.items()}
+    any_bad = np.logical_or(*bad.values())
+    if any_bad.any():
+        epoch = int(np.argmax(any_bad.any(axis=0)))  # the first: a step's own loss is the cause, validation the sequel
+        seed = int(np.argmax(any_bad[:, epoch]))
+        name = next(name for name in losses if bad[name][seed, epoch])
+        raise TrainingError(f"{name} of seed {seeds[seed]} is {losses[name][seed, epoch]} at epoch {epoch + 1}; "
+                            "a smaller learning_rate or another dtype may help")
 
 
 def _cached_seeds(model: nn.Module, graph: HeteroGraph) -> int:

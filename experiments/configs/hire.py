@@ -35,7 +35,10 @@ class Distillation:
 
 TRAINING: dict[str, tuple[Network, Network]] = {  # (teacher, student)
     "RGCN": (Network(hidden=64), Network(hidden=8, dropout=0.2, learning_rate=1e-2)),
-    "HGT": (Network(hidden=64, heads=4), Network(hidden=16, heads=2, dropout=0.2)),
+    "HGT": (Network(hidden=64, heads=4), Network(hidden=8, heads=2, dropout=0.2, learning_rate=1e-2)),
 }
 
-DISTILLATION: dict[str, Distillation] = {"RGCN": Distillation(), "HGT": Distillation()}
+DISTILLATION: dict[str, Distillation] = {
+    "RGCN": Distillation(alpha=1.0, temperature=2.0, beta=0.1),
+    "HGT": Distillation(alpha=1.0, temperature=1.0, beta=0.1),
+}

@@ -23,6 +23,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
@@ -49,58 +50,53 @@ def all_pairs(student: Rows, teacher: Rows, where: Masks, block_rows: int = BLOC
     `student` {type: [N, d_s]}, `teacher` {type: [N, d_t]} and `where` {type: bool [N] or None} come checked.
     The derivative is with respect to `student` only.
     """
-    grams, partners, _ = _grams_and_partners(student, teacher, where, block_rows)
-    return _value(grams, partners)
+    return _value_and_weights(student, teacher, where, block_rows=block_rows)[0]
 
 
 def _all_pairs_jvp(block_rows: int, primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
     student, teacher, where = primals
-    grams, partners, counts = _grams_and_partners(student, teacher, where, block_rows)
-    value = _value(grams, partners)
+    value, weights = _value_and_weights(student, teacher, where, block_rows=block_rows)
     change = jnp.zeros_like(value)
-    for index, (node_type, tangent) in enumerate(tangents[0].items()):
-        if isinstance(tangent, SymbolicZero):
-            continue
-        weight = partners[index] * (2 / jnp.maximum(counts[index], 1))
-        rows, fixed, mask = student[node_type], teacher[node_type], where[node_type]
-        gradient = _row_gradient(rows, fixed, mask, weight, block_rows=block_rows)
-        change += jnp.sum(gradient * tangent, dtype=value.dtype)
+    for weight, (t, tangent) in zip(weights, tangents[0].items(), strict=True):
+        if not isinstance(tangent, SymbolicZero):
+            gradient = _row_gradient(student[t], teacher[t], where[t], weight, block_rows=block_rows)
+            change += jnp.sum(gradient * tangent, dtype=value.dtype)
     return value, change
 
 
 all_pairs.defjvp(_all_pairs_jvp, symbolic_zeros=True)
 
 
-def _grams_and_partners(
-    student: Rows, teacher: Rows, where: Masks, block_rows: int
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """G / N of each type [types, w, w]; the mean of J G J / N over its partners, same shape; N [types]."""
+@partial(jax.jit, static_argnames="block_rows")  # one compilation, also where the caller runs op by op
+def _value_and_weights(
+    student: Rows, teacher: Rows, where: Masks, *, block_rows: int
+) -> tuple[jax.Array, jax.Array]:
+    """The loss, and for each type the matrix X [types, w, w] of dL/dW = W X."""
     dtype = working_dtype(*student.values(), *teacher.values())
     counts = jnp.stack([row_count(len(rows), where[t], dtype) for t, rows in student.items()])
-    sums = [_gram(student[t], teacher[t], where[t], block_rows=block_rows) for t in student]
-    grams = jnp.stack(sums).astype(dtype) / jnp.maximum(counts, 1)[:, None, None]
+    counted = jnp.maximum(counts, 1)[:, None, None]
+    grams = jnp.stack([_gram(student[t], teacher[t], where[t], dtype, block_rows) for t in student]) / counted
 
     present = counts > 0
     pairs = present[:, None] & present & ~jnp.eye(len(student), dtype=bool)
-    weights = pairs / jnp.maximum(jnp.sum(jnp.triu(pairs)), 1).astype(dtype)
+    shares = pairs / jnp.maximum(jnp.sum(jnp.triu(pairs)), 1).astype(dtype)
 
     d_s, d_t = (next(iter(side.values())).shape[1] for side in (student, teacher))
     k, w = min(d_s, d_t), d_s + d_t
-    order = jnp.concatenate([jnp.arange(k, 2 * k), jnp.arange(k), jnp.arange(2 * k, w)])
-    sign = jnp.where((jnp.arange(w) >= 2 * k) & (d_s > d_t), -1, 1).astype(dtype)
-    flipped = grams[:, order][:, :, order] * sign[:, None] * sign
-    return grams, jnp.einsum("ab,bij->aij", weights, flipped, precision=HIGHEST), counts
+    order = np.concatenate([np.arange(k, 2 * k), np.arange(k), np.arange(2 * k, w)])
+    sign = np.where((np.arange(w) >= 2 * k) & (d_s > d_t), -1, 1)
+    flipped = grams[:, order][:, :, order] * np.outer(sign, sign).astype(dtype)  # J G J
+    partners = jnp.einsum("ab,bij->aij", shares, flipped, precision=HIGHEST)
 
-
-def _value(grams: jax.Array, partners: jax.Array) -> jax.Array:
     # Each pair is met from both its ends. Rounding can leave the last digits of a sum of squares negative.
-    return jnp.maximum(0.5 * jnp.sum(grams * partners), 0)
+    return jnp.maximum(0.5 * jnp.sum(grams * partners), 0), 2 * partners / counted
 
 
-@partial(jax.jit, static_argnames="block_rows")  # one compilation, also where the caller runs op by op
-def _gram(student: jax.Array, teacher: jax.Array, where: jax.Array | None, *, block_rows: int) -> jax.Array:
+def _gram(
+    student: jax.Array, teacher: jax.Array, where: jax.Array | None, dtype: np.dtype, block_rows: int
+) -> jax.Array:
     """G = W'W over the rows inside `where`, [w, w]."""
-    dtype, width = working_dtype(student, teacher), student.shape[1] + teacher.shape[1]
+    width = student.shape[1] + teacher.shape[1]
 
     def add(start: jax.Array | int, size: int, fresh: jax.Array | None, total: jax.Array) -> jax.Array:
         s, t = (_block(side, start, size, fresh, where).astype(dtype) for side in (student, teacher))

@@ -152,27 +152,29 @@ def _between_types(edges: Edges, rows: Rows) -> CheckedEdges:
         if not typed:
             raise ValueError(f"{name}: expected (source, relation, destination), types among {list(rows)}")
         source, _, destination = edge_type
-        ends = tuple(jnp.asarray(end) for end in edges[edge_type])
-        shapes = [end.shape for end in ends]
-        if len(ends) != 2 or ends[0].ndim != 1 or shapes[0] != shapes[1]:
-            raise ValueError(f"{name}: expected senders and receivers of one shape [E], got shapes {shapes}")
-        _check_index(f"{name} senders", ends[0], len(rows[source]))
-        _check_index(f"{name} receivers", ends[1], len(rows[destination]))
+        if len(edges[edge_type]) != 2:
+            raise ValueError(f"{name}: expected (senders, receivers), got {len(edges[edge_type])} arrays")
+        senders = _checked_index(f"{name} senders", edges[edge_type][0], len(rows[source]))
+        receivers = _checked_index(f"{name} receivers", edges[edge_type][1], len(rows[destination]))
+        if senders.shape != receivers.shape:
+            shapes = f"{senders.shape} and {receivers.shape}"
+            raise ValueError(f"{name}: expected senders and receivers of one length, got {shapes}")
         if source != destination:
-            checked[edge_type] = (ends[0], ends[1])
+            checked[edge_type] = (senders, receivers)
     if not checked:
         raise ValueError(f"edges: expected a relation between different node types, got {sorted(edges)}")
     return checked
 
 
-def _check_index(name: str, index: jax.Array, size: int) -> None:
-    """Integers in [0, size), as far as they are known."""
-    if not jnp.issubdtype(index.dtype, jnp.integer):
-        raise ValueError(f"{name}: expected integers, got {index.dtype}")
-    if isinstance(index, jax.core.Tracer):
-        return
-    known = np.asarray(index)
-    outside = np.flatnonzero((known < 0) | (known >= size))
-    if outside.size:
-        edge = int(outside[0])
-        raise ValueError(f"{name}: expected indices in [0, {size}), got {known[edge]} at edge {edge}")
+def _checked_index(name: str, index: ArrayLike, size: int) -> jax.Array:
+    """Integers [E]; those known while tracing, a constant inside `jax.jit` included, are in [0, size)."""
+    raw = index if isinstance(index, jax.Array) else np.asarray(index)
+    if raw.ndim != 1 or not jnp.issubdtype(raw.dtype, jnp.integer):
+        raise ValueError(f"{name}: expected integers [E], got {raw.dtype} {raw.shape}")
+    if not isinstance(raw, jax.core.Tracer):
+        known = np.asarray(raw)
+        outside = np.flatnonzero((known < 0) | (known >= size))
+        if outside.size:
+            edge = int(outside[0])
+            raise ValueError(f"{name}: expected indices in [0, {size}), got {known[edge]} at edge {edge}")
+    return jnp.asarray(raw, jnp.int32)

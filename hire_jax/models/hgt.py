@@ -84,7 +84,7 @@ class HGTLayer(nn.Module, kw_only=True):
             weight, bias = (p.reshape(-1, self.heads, width) for p in maps[role])
             composed = jnp.einsum("ihd,rhde->irhe", weight, transform).reshape(weight.shape[0], -1)
             offset = jnp.einsum("ihd,rhde->irhe", bias, transform).reshape(-1)
-            messages.append((x @ composed + offset).reshape(-1, self.heads, width))
+            messages.append((x @ composed + offset).reshape(x.shape[0] * relations, self.heads, width))
         return messages[0], messages[1]
 
     def _update(self, name: str, x: jax.Array, message: jax.Array) -> jax.Array:
@@ -96,7 +96,7 @@ class HGTLayer(nn.Module, kw_only=True):
         return gate * out + (1 - gate) * x
 
     def _heads(self, x: jax.Array) -> jax.Array:
-        return x.reshape(x.shape[0], self.heads, -1)
+        return x.reshape(x.shape[0], self.heads, self.features // self.heads)
 
     def _cast(self, parameter: jax.Array) -> jax.Array:
         return parameter if self.dtype is None else parameter.astype(self.dtype)

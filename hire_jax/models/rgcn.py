@@ -14,6 +14,8 @@ from hire_jax.models.output import ModelOutput
 from hire_jax.sparse import spmm
 
 Aggregation = Literal["mean", "sum"]
+# Fans are those of one relation's matrix, so the leading axis is excluded from them.
+_kernel_init = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", batch_axis=0)
 
 
 class RGCNLayer(nn.Module, kw_only=True):
@@ -38,6 +40,7 @@ class RGCNLayer(nn.Module, kw_only=True):
                  destinations: Sequence[str]) -> dict[str, jax.Array]:
         if self.aggregation not in ("mean", "sum"):
             raise ValueError(f"aggregation must be 'mean' or 'sum', got {self.aggregation!r}")
+        bases = None if self.bases is None else self._bases(hidden)
         output = {}
         for destination in destinations:
             x = hidden[destination]
@@ -46,7 +49,8 @@ class RGCNLayer(nn.Module, kw_only=True):
             total = x @ self._cast(root, x) + self._cast(bias, x)
             for source, block in graph.blocks_into(destination):
                 y = hidden[source]
-                kernels = self._cast(self._kernels(f"{source}_{destination}", block.num_relations, y.shape[1]), y)
+                kernels = self._kernels(f"{source}_{destination}", block.num_relations, y.shape[1], bases)
+                kernels = self._cast(kernels, y)
                 total += _aggregate(block, y, kernels, self.aggregation)
             output[destination] = total
         return output
@@ -54,15 +58,19 @@ class RGCNLayer(nn.Module, kw_only=True):
     def _cast(self, parameter: jax.Array, x: jax.Array) -> jax.Array:
         return parameter.astype(self.dtype or x.dtype)
 
-    def _kernels(self, name: str, relations: int, width: int) -> jax.Array:
+    def _bases(self, hidden: dict[str, jax.Array]) -> jax.Array:
+        """[B, d, features], shared by all relations."""
+        widths = {name: x.shape[1] for name, x in hidden.items()}
+        if len(set(widths.values())) != 1:
+            raise ValueError(f"bases are shared by all relations, so all types must have one width, got {widths}")
+        return self.param("bases", _kernel_init, (self.bases, *set(widths.values()), self.features))
+
+    def _kernels(self, name: str, relations: int, width: int, bases: jax.Array | None) -> jax.Array:
         """[R, d, features]: one matrix a relation."""
-        # Fans are those of one relation's matrix, so the leading axis is excluded from them.
-        init = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", batch_axis=0)
-        if self.bases is None:
-            return self.param(f"kernel_{name}", init, (relations, width, self.features))
-        bases = self.param("bases", init, (self.bases, width, self.features))
-        coefficients = self.param(f"coefficients_{name}", nn.initializers.normal(self.bases ** -0.5),
-                                  (relations, self.bases))
+        if bases is None:
+            return self.param(f"kernel_{name}", _kernel_init, (relations, width, self.features))
+        coefficients = self.param(f"coefficients_{name}", nn.initializers.normal(len(bases) ** -0.5),
+                                  (relations, len(bases)))
         return jnp.einsum("rb,bio->rio", coefficients, bases)
 
 

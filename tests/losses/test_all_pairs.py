@@ -92,7 +92,7 @@ def test_equal_sides_leave_the_square_of_rounding():
 
 
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("block_rows", [1, 7, 64, 100, 101, 150])
+@pytest.mark.parametrize("block_rows", [7, 100, 101])
 def test_blocks_make_no_difference(masked, block_rows):
     student, teacher = normal(5, (101, 64), 3), normal(6, (101, 64), 5)
     rng = np.random.default_rng(7)
@@ -100,13 +100,12 @@ def test_blocks_make_no_difference(masked, block_rows):
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda x: x.astype("f8"), (student, teacher))
         value, gradient = blocked(*wide, where, block_rows)
-        rows = {k: slice(None) if mask is None else mask for k, mask in where.items()}
-        expected, expected_gradient = formed(*({k: x[rows[k]] for k, x in side.items()} for side in wide))
+        inside = {k: np.ones(len(student[k]), bool) if mask is None else mask for k, mask in where.items()}
+        expected, expected_gradient = formed(*({k: x[inside[k]] for k, x in side.items()} for side in wide))
         np.testing.assert_allclose(value, expected, rtol=1e-12)
         for k in "ab":
-            np.testing.assert_allclose(gradient[k][rows[k]], expected_gradient[k], rtol=1e-9, atol=1e-18)
-            if where[k] is not None:
-                np.testing.assert_array_equal(gradient[k][~where[k]], 0)
+            np.testing.assert_allclose(gradient[k][inside[k]], expected_gradient[k], rtol=1e-9, atol=1e-18)
+            np.testing.assert_array_equal(gradient[k][~inside[k]], 0)
 
 
 def test_second_derivatives_pass_through_blocks():
@@ -143,7 +142,7 @@ def test_long_inputs_jit_equals_eager_and_vmap_equals_a_loop():
 
 
 def largest_intermediate(jaxpr) -> int:
-    """Number of elements of the largest array that any equation makes, those inside loops and calls included."""
+    """Elements of the largest array that any equation makes, those inside loops and calls included."""
     sizes = [0]
     for equation in jaxpr.eqns:
         sizes += [variable.aval.size for variable in equation.outvars if hasattr(variable.aval, "size")]
@@ -183,6 +182,7 @@ def test_a_million_by_a_million_nodes_are_planned_within_two_gigabytes(masked):
 
     plan = jax.jit(call).lower(side, side, where).compile().memory_analysis()
     gradient = 2 * rows * width * 4
+    assert plan is not None
     assert plan.output_size_in_bytes >= gradient
     assert plan.output_size_in_bytes + plan.temp_size_in_bytes < 2 * gradient
 
@@ -199,7 +199,8 @@ def memory(field):
 def rows_of(seed):
     rng, rows = np.random.default_rng(seed), np.empty((n, 64), np.float32)
     for start in range(0, n, 10_000):
-        rows[start : start + 10_000] = rng.standard_normal((len(rows[start : start + 10_000]), 64), np.float32)
+        block = rows[start : start + 10_000]
+        block[:] = rng.standard_normal(block.shape, np.float32)
     return jnp.asarray(rows)
 
 n, compiled = int(sys.argv[1]), sys.argv[2] == "jit"
@@ -208,7 +209,7 @@ if compiled:
     side = {t: jax.ShapeDtypeStruct((n, 64), jnp.float32) for t in "ab"}
     call = jax.jit(call).lower(side, side).compile()
 before = memory("VmRSS")
-student, teacher = ({t: rows_of(seed) for seed, t in enumerate(types, start)} for types, start in (("ab", 0), ("ab", 2)))
+student, teacher = {"a": rows_of(0), "b": rows_of(1)}, {"a": rows_of(2), "b": rows_of(3)}
 jax.block_until_ready((student, teacher))
 inputs = sum(x.nbytes for x in [*student.values(), *teacher.values()])
 with open("/proc/self/clear_refs", "w") as peak:
@@ -219,7 +220,7 @@ print(memory("VmHWM") - before - inputs, float(value))
 
 
 def measured_peak(rows: int, mode: str) -> int:
-    """Bytes of resident memory that value and gradient added to a fresh process beyond their four input arrays."""
+    """Bytes of resident memory that value and gradient add to a fresh process beyond their four inputs."""
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("needs Linux's account of a process's peak memory")
     root = Path(__file__).parents[2]
@@ -233,7 +234,7 @@ def measured_peak(rows: int, mode: str) -> int:
 
 
 def test_measured_memory_of_a_hundred_thousand_nodes():
-    # A tenth of two gigabytes, and 150 MiB for what does not grow with the input: compiled code, thread pools, blocks.
+    # A tenth of two gigabytes, and 150 MiB for what does not grow: code, thread pools, blocks of rows.
     assert measured_peak(100_000, "jit") < 200e6 + 150 * MIB
 
 

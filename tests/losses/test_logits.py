@@ -91,20 +91,18 @@ def test_soft_target_kl_equals_the_golden_batchmean_times_squared_temperature(te
 @pytest.mark.parametrize("shape", [(1, 1), (13, 6)])
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 def test_values_equal_a_plain_loop(loss, shape, temperature):
-    student, teacher = logits(*shape, seed=1), logits(*shape, seed=2)
-    where = np.arange(shape[0]) % 3 != 1
-    for mask in (None, where):
-        expected = LOOPS[loss](student, teacher, temperature, mask)
-        with jax.enable_x64(True):
-            value, _ = COMPILED[loss](student, teacher, temperature, mask)
-            np.testing.assert_allclose(value, expected, rtol=1e-10, atol=1e-14)
-        single, _ = COMPILED[loss](student.astype("f4"), teacher.astype("f4"), temperature, mask)
-        np.testing.assert_allclose(single, expected, rtol=2e-5, atol=1e-7)
+    student, teacher, where = logits(*shape, seed=1), logits(*shape, seed=2), np.arange(shape[0]) % 3 != 1
+    expected = LOOPS[loss](student, teacher, temperature, where)
+    with jax.enable_x64(True):
+        value, _ = COMPILED[loss](student, teacher, temperature, where)
+        np.testing.assert_allclose(value, expected, rtol=1e-10, atol=1e-14)
+    single, _ = COMPILED[loss](student.astype("f4"), teacher.astype("f4"), temperature, where)
+    np.testing.assert_allclose(single, expected, rtol=2e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
 def test_gradients_equal_the_closed_forms(temperature):
-    student, teacher, where = logits(6, 4, seed=3), logits(6, 4, seed=4), np.array([1, 0, 1, 1, 0, 1], bool)
+    student, teacher, where = logits(13, 6, seed=3), logits(13, 6, seed=4), np.arange(13) % 4 != 2
 
     with jax.enable_x64(True):
         scaled_s, scaled_t = student / temperature, teacher / temperature
@@ -144,8 +142,8 @@ def test_the_teacher_is_a_constant(loss):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("shape", [(5, 4), (33000, 3)])  # above 32768 rows jit(vmap) has been miscompiled
-def test_jit_equals_eager_and_vmap_equals_a_loop(loss, shape):
+def test_jit_equals_eager_and_vmap_equals_a_loop(loss):
+    shape = (33000, 3)  # above 32768 rows jit(vmap) has been miscompiled
     students = jnp.asarray(logits(3, *shape, seed=7), jnp.float32)
     teachers = jnp.asarray(logits(3, *shape, seed=8), jnp.float32)
     where = jnp.asarray(np.random.default_rng(9).random((3, shape[0])) < 0.7)
@@ -268,13 +266,12 @@ def test_high_temperatures_approach_half_the_variance_of_the_difference():
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_half_precision_is_computed_in_float32(loss):
-    student, teacher = logits(50, 4, seed=16), logits(50, 4, seed=17)
+    student, teacher = logits(40, 7, seed=16), logits(40, 7, seed=17)
     half = [jnp.asarray(x, jnp.bfloat16) for x in (student, teacher)]
-    value = loss(*half, temperature=3.0)
+    value, gradient = COMPILED[loss](*half, 3.0)
+    expected, _ = COMPILED[loss](*(x.astype(jnp.float32) for x in half), 3.0)
     assert value.dtype == jnp.float32
-    single = [x.astype(jnp.float32) for x in half]
-    np.testing.assert_allclose(value, loss(*single, temperature=3.0), rtol=1e-6)
-    gradient = jax.grad(lambda s: loss(s, half[1], temperature=3.0))(half[0])
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
     assert gradient.dtype == jnp.bfloat16
 
 

@@ -1,6 +1,7 @@
 """RGCN and HGT layers against values computed with PyG 2.8.1 (tests/golden/README.md)."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def heterogeneous(golden):
 
 @pytest.mark.parametrize("case", ["rgcn", "rgcn_sum", "rgcn_basis2"])
 def test_rgcn(golden, homogeneous, case):
-    params = {"root_node": golden[f"{case}/param/root"], "bias_node": golden[f"{case}/param/bias"]}
+    params: dict[str, Any] = {"root_node": golden[f"{case}/param/root"], "bias_node": golden[f"{case}/param/bias"]}
     if case == "rgcn_basis2":
         params["bases"] = golden[f"{case}/param/weight"]
         params["coefficients_node_node"] = golden[f"{case}/param/comp"]
@@ -43,7 +44,7 @@ def test_rgcn(golden, homogeneous, case):
         params["kernel_node_node"] = golden[f"{case}/param/weight"]
     layer = RGCNLayer(features=8, bases=2 if case == "rgcn_basis2" else None,
                       aggregation="sum" if case == "rgcn_sum" else "mean")
-    out = layer.apply({"params": params}, homogeneous, {"node": golden["homo/x"]}, ["node"])
+    out: Any = layer.apply({"params": params}, homogeneous, {"node": golden["homo/x"]}, ["node"])
     np.testing.assert_allclose(out["node"], golden[f"{case}/out"], rtol=1e-4, atol=1e-5)
 
 
@@ -52,7 +53,7 @@ def test_hgt(golden, heterogeneous, case, width, heads):
     graph = heterogeneous
     value = {key.removeprefix(f"{case}/param/"): array for key, array in golden.items()
              if key.startswith(f"{case}/param/")}
-    params = {}
+    params: dict[str, Any] = {}
     for name in graph.node_types:
         kernels = np.split(value[f"kqv_lin.lins.{name}.weight"].T, 3, axis=1)
         biases = np.split(value[f"kqv_lin.lins.{name}.bias"], 3)

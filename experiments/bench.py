@@ -1,0 +1,419 @@
+"""How fast one training step plus validation of RGCN is: against PyG, for many seeds at once, against the machine.
+
+Three questions, answered in one run for each dataset:
+  peer    how long an epoch (one gradient step, one look at the validation nodes) takes here and in PyG. The two
+          take turns, so that noise of the machine meets both; before that their logits are compared at equal
+          parameters. Needs --peer pyg and `pip install torch torch_geometric`.
+  seeds   what N seeds in one program cost against one seed.
+  floor   how far the epoch is from what its arithmetic and its memory traffic must cost on this machine.
+
+Times are medians over --repeats timings of --epochs epochs each, with their quartiles. A ratio is the median of the
+ratios within each turn. Close other programs first: on a busy machine compare ratios, not times.
+
+Examples:
+  python -m experiments.bench                              # bundled IMDB, and DBLP where $HIRE_JAX_DATA has it
+  python -m experiments.bench --peer pyg                   # the same against PyG
+  python -m experiments.bench --dataset imdb_gtn --hidden 8 --seeds 20
+  python -m experiments.bench --micro                      # the measurements behind docs/performance.md
+  python -m experiments.bench --smoke                      # in a minute, to see that it runs
+"""
+
+import dataclasses
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from rich.console import Console
+from rich.table import Table
+
+import hire_jax as hj
+from experiments.console import Tracker, track
+from experiments.memory import use_heap_for_large_arrays
+from experiments.store import environment
+from hire_jax import training
+from hire_jax.data import DatasetNotFoundError
+
+Contender = Callable[[], float]  # runs some epochs, returns seconds an epoch
+Seconds = dict[str, list[float]]
+
+INSTALL = """--peer pyg needs torch and torch_geometric, which nothing else here uses: {error}.
+Install them into this environment and run the command again:
+  pip install torch torch_geometric"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What to measure."""
+
+    dataset: tuple[str, ...] = ()
+    """Names for `hire_jax.load_dataset`. Without: imdb_gtn (bundled), and dblp_hgb if $HIRE_JAX_DATA has it."""
+    peer: Literal["none", "pyg"] = "none"
+    """Time the same model in PyG too, in turns with ours."""
+    hidden: int = 64
+    """Width of every layer."""
+    layers: int = 2
+    """Number of relational convolutions."""
+    repeats: int = 20
+    """Timings of each contender."""
+    epochs: int = 5
+    """Epochs in one timing."""
+    seeds: int = 10
+    """Seeds of the program that trains several at once."""
+    out: Path = Path("runs/bench")
+    """Folder for bench.json: environment, counts and all raw times."""
+    micro: bool = False
+    """Instead: the small measurements behind docs/performance.md, each against its alternative."""
+    smoke: bool = False
+    """Width 8, 2 seeds, 2 repeats of 2 epochs: shows in a minute that everything runs. Kept apart in OUT/smoke."""
+
+
+def main(settings: Settings, console: Console | None = None) -> dict[str, Any]:
+    """Measures, prints tables, writes OUT/bench.json; returns what it wrote.
+
+    Exits with status 2 where the peer's packages are missing.
+    """
+    console = console or Console()
+    if settings.smoke:
+        settings = dataclasses.replace(settings, hidden=8, repeats=2, epochs=2, seeds=2, out=settings.out / "smoke")
+    peer = _peer_module() if settings.peer == "pyg" else None
+    if settings.micro:
+        from experiments import bench_micro  # it builds on this module
+
+        facts: dict[str, Any] = {"micro": bench_micro.run(settings, console)}
+    else:
+        facts = {"heap": use_heap_for_large_arrays(), "machine": machine_rates(), "datasets": {}}
+        for name, dataset in _datasets(settings, console):
+            facts["datasets"][name] = _measure(name, dataset, settings, facts["machine"], peer, console)
+    versions = {} if peer is None else peer.VERSIONS
+    facts = {
+        "settings": dataclasses.asdict(settings) | {"out": str(settings.out)},
+        "environment": environment() | versions | {"cpu": _cpu_name()},
+        **facts,
+    }
+    settings.out.mkdir(parents=True, exist_ok=True)
+    path = settings.out / ("micro.json" if settings.micro else "bench.json")
+    path.write_text(json.dumps(facts, indent=1))
+    console.print(f"All raw times: {path}", soft_wrap=True, highlight=False)
+    return facts
+
+
+def _peer_module() -> Any:
+    try:
+        from experiments.peers import pyg_rgcn
+    except ImportError as error:
+        print(INSTALL.format(error=error), file=sys.stderr)
+        sys.exit(2)
+    return pyg_rgcn
+
+
+def _datasets(settings: Settings, console: Console) -> Iterator[tuple[str, hj.Dataset]]:
+    for name in settings.dataset or ("imdb_gtn", "dblp_hgb"):
+        try:
+            yield name, hj.load_dataset(name)
+        except DatasetNotFoundError as error:
+            if settings.dataset:
+                raise SystemExit(f"--dataset: {error}") from error
+            console.print(f"{name} is skipped: {str(error).splitlines()[1]}", soft_wrap=True, highlight=False)
+
+
+# ---------------------------------------------------------------------------------------- contenders
+
+
+def network(dataset: hj.Dataset, settings: Settings) -> hj.models.RGCN:
+    """The model all contenders train; dropout 0.5 as everywhere."""
+    return hj.models.RGCN(
+        target=dataset.target,
+        num_classes=dataset.num_classes,
+        hidden=settings.hidden,
+        layers=settings.layers,
+        dropout=0.5,
+    )
+
+
+class OurEpochs:
+    """The epochs of `hire_jax.fit` as one compiled program; calling it runs them, returns seconds an epoch.
+
+    Times what `fit` repeats: the compiled chunk and the copy of its records to the host.
+
+    Args:
+      dataset, model: what to train, with AdamW as in `fit`.
+      seeds: how many at once.
+      epochs: in one chunk.
+      seed_batch: as in `fit`; None is its default.
+    """
+
+    def __init__(
+        self, dataset: hj.Dataset, model: Any, *, seeds: int = 1, epochs: int = 5, seed_batch: int | None = None
+    ) -> None:
+        optimizer = optax.flatten(optax.adamw(5e-3, weight_decay=1e-3))
+        # No patience and no last epoch: a chunk costs the same however often it is run.
+        epoch = partial(
+            training._epoch,
+            model=model,
+            objective=hj.Objective(),
+            optimizer=optimizer,
+            monitor="val_loss",
+            patience=2**30,
+            epochs=2**30,
+            num_classes=dataset.num_classes,
+        )
+        batch = seed_batch or training._cached_seeds(model, dataset.graph)
+        chunk = partial(training._over_seeds, partial(training._scan_epochs, epoch, epochs), batch, False)
+        self.epochs = epochs
+        self.data = training._Data(dataset.graph, dataset.labels, dataset.splits)
+        self.state = training._initial_states(jnp.arange(seeds, dtype=jnp.uint32), dataset.graph, model, optimizer)
+        self.compiled = jax.jit(chunk, donate_argnums=0).lower(self.state, self.data, None).compile()
+
+    def __call__(self) -> float:
+        start = time.perf_counter()
+        self.state, records = self.compiled(self.state, self.data, None)
+        for values in records.values():
+            np.asarray(values)
+        jax.block_until_ready(self.state)
+        return (time.perf_counter() - start) / self.epochs
+
+    def variables(self) -> Any:
+        """The first seed's variables as they are now."""
+        return jax.tree.map(lambda x: x[0], self.state.params)
+
+
+def in_turns(contenders: Mapping[str, Contender], repeats: int, tracker: Tracker | None = None) -> Seconds:
+    """Seconds of every call: each contender once a turn, after two calls of each that are not counted."""
+    seconds: Seconds = {name: [] for name in contenders}
+    for repeat in range(-2, repeats):
+        for name, contender in contenders.items():
+            taken = contender()
+            if repeat >= 0:
+                seconds[name].append(taken)
+        if tracker is not None:
+            tracker.update(repeat + 3)
+    return seconds
+
+
+def ratio(seconds: Seconds, name: str, base: str) -> float:
+    """How many times longer `name` takes than `base`: the median over turns."""
+    return float(np.median(np.array(seconds[name]) / np.array(seconds[base])))
+
+
+# -------------------------------------------------------------------------------------------- floors
+
+
+def hand_count(model: hj.models.RGCN, dataset: hj.Dataset) -> tuple[float, float]:
+    """What an epoch must at least do: (floating-point operations, bytes), from sizes alone.
+
+    An epoch is two forward passes (training, validation), one backward pass and AdamW:
+
+      matrix product [n, k] [k, m]   2 n k m operations; nk + km + nm numbers. The backward pass is two of
+                                     them, or one where the left side is data
+      sparse product, E entries      2 E d; 2 E + (rows + columns) d. One backward (weights get no gradient)
+      norm, GELU and dropout [n, d]  no operations counted; 2 n d forward, 3 n d backward
+      AdamW and best parameters      12 operations a parameter; 5 numbers read, 4 written
+
+    Everything elementwise is taken to be fused, an operand to be read once however often it is gathered, and a
+    number to be 4 bytes: a floor, not an estimate.
+    """
+    graph, width = dataset.graph, model.hidden
+    operations = numbers = parameters = 0.0
+
+    def matrix(n: int, k: int, m: int, *, backward: int = 2, copies: int = 1) -> None:
+        nonlocal operations, numbers, parameters
+        operations += (2 + backward) * 2 * n * k * m
+        numbers += (2 + backward) * (n * k + k * m + n * m)
+        parameters += k * m * copies
+
+    def sparse(entries: int, rows: int, columns: int) -> None:
+        nonlocal operations, numbers
+        operations += 3 * 2 * entries * width
+        numbers += 3 * (2 * entries + (rows + columns) * width)
+
+    def norm_act(n: int) -> None:
+        nonlocal numbers
+        numbers += 7 * n * width
+
+    needed = graph.receptive_field(model.target, model.layers)
+    for name in needed[0]:
+        features, count = graph.features.get(name), graph.num_nodes[name]
+        if isinstance(features, hj.SparseFeatures):
+            sparse(features.nnz, count, features.shape[1])
+            parameters += features.shape[1] * width
+        elif features is not None:
+            matrix(count, features.shape[1], width, backward=1)
+        else:
+            parameters += count * width
+        norm_act(count)
+    for types in needed[1:]:
+        for destination in types:
+            count = graph.num_nodes[destination]
+            matrix(count, width, width)
+            for source, block in graph.blocks_into(destination):
+                relations, sources = block.num_relations, graph.num_nodes[source]
+                rows = min(sources, count) if relations == 1 else sources
+                matrix(rows, width, relations * width)
+                sparse(block.csr.num_entries, count, sources * relations)
+            norm_act(count)
+    matrix(graph.num_nodes[model.target], width, model.num_classes)
+    return operations + 12 * parameters, 4 * (numbers + 9 * parameters)
+
+
+def machine_rates(megabytes: float = 3.0) -> dict[str, float]:
+    """What all cores together do: float32 operations a second in a matrix product, bytes a second in a copy.
+
+    "copy" moves arrays far larger than the caches; "cached_copy" arrays of `megabytes`, about one layer of IMDB.
+    Each is the best of some trials, and the product the better of numpy's and JAX's.
+    """
+    size, cores = 2048, os.cpu_count() or 1
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((size, size), np.float32)
+    product, x = jax.jit(jnp.matmul), jnp.asarray(a)
+    fastest = min(_best(lambda: a @ a), _best(lambda: jax.block_until_ready(product(x, x))))
+
+    def copy(bytes_each: int, rounds: int) -> float:
+        pairs = [(np.ones(bytes_each // 4, np.float32), np.zeros(bytes_each // 4, np.float32)) for _ in range(cores)]
+
+        def work(pair: tuple[np.ndarray, np.ndarray]) -> None:
+            for _ in range(rounds):
+                np.copyto(pair[1], pair[0])
+
+        with ThreadPoolExecutor(cores) as pool:
+            seconds = _best(lambda: list(pool.map(work, pairs)))
+        return 2 * bytes_each * cores * rounds / seconds  # read and written
+
+    return {
+        "matmul_flops": 2 * size**3 / fastest,
+        "copy_bytes": copy(2**27, 1),
+        "cached_copy_bytes": copy(int(megabytes * 2**20 / cores), 200),
+    }
+
+
+def _best(call: Callable[[], Any], trials: int = 5) -> float:
+    seconds = []
+    for _ in range(trials + 1):
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds[1:])
+
+
+def floors(model: hj.models.RGCN, dataset: hj.Dataset, machine: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """{"hand count" | "compiled": operations, bytes and the seconds they must take}, for an epoch of one seed.
+
+    "compiled" is XLA's own count of the program it made: it counts elementwise operations, every operand of every
+    fused loop, and not the sparse products' arithmetic, which happens in a kernel it does not know.
+    """
+    analysis = OurEpochs(dataset, model, epochs=1).compiled.cost_analysis() or {}
+    counts = {
+        "hand count": hand_count(model, dataset),
+        "compiled": (analysis.get("flops", 0.0), analysis.get("bytes accessed", 0.0)),
+    }
+    bandwidth = max(machine["copy_bytes"], machine["cached_copy_bytes"])
+    return {
+        name: {
+            "flops": flops,
+            "bytes": moved,
+            "compute_seconds": flops / machine["matmul_flops"],
+            "memory_seconds": moved / bandwidth,
+            "floor_seconds": max(flops / machine["matmul_flops"], moved / bandwidth),
+        }
+        for name, (flops, moved) in counts.items()
+    }
+
+
+# ------------------------------------------------------------------------------------------- a dataset
+
+
+def _measure(
+    name: str, dataset: hj.Dataset, settings: Settings, machine: Mapping[str, float], peer: Any, console: Console
+) -> dict[str, Any]:
+    """Everything about one dataset, measured, printed and returned."""
+    console.rule(name)
+    console.print(repr(dataset), soft_wrap=True, highlight=False)
+    model = network(dataset, settings)
+    ours, many = "hire_jax, 1 seed", f"hire_jax, {settings.seeds} seeds"
+    contenders: dict[str, Contender] = {ours: (one := OurEpochs(dataset, model, epochs=settings.epochs))}
+    agreement: dict[str, float] = {}
+    if peer is not None:
+        variables = one.variables()
+        logits = np.asarray(jax.jit(partial(model.apply, train=False))(variables, dataset.graph).logits)
+        for label, other in peer.peers(dataset, model).items():
+            agreement[label] = peer.difference(other, variables, logits)
+            console.print(f"{label}: logits differ by at most {agreement[label]:.1e} of the largest", highlight=False)
+            if not agreement[label] <= 1e-3:
+                raise SystemExit(f"{label} computes another function: times would mean nothing")
+            contenders[label] = peer.Training(other, dataset, epochs=settings.epochs)
+    contenders[many] = OurEpochs(dataset, model, seeds=settings.seeds, epochs=settings.epochs)
+    bounds = floors(model, dataset, machine)
+    with track(settings.repeats + 2, f"{name}: {len(contenders)} contenders in turns", console=console) as tracker:
+        seconds = in_turns(contenders, settings.repeats, tracker)
+
+    table = Table(
+        "epoch of RGCN",
+        "ms",
+        "quartiles",
+        "times ours",
+        title=f"{name}, width {settings.hidden}, {settings.layers} layers: one training step plus validation",
+        title_justify="left",
+    )
+    for label, values in seconds.items():
+        median, low, high = (1e3 * np.quantile(values, q) for q in (0.5, 0.25, 0.75))
+        table.add_row(label, f"{median:.1f}", f"{low:.1f} - {high:.1f}", f"{ratio(seconds, label, ours):.2f}")
+    console.print(table)
+    each = ratio(seconds, many, ours) / settings.seeds
+    console.print(
+        f"{settings.seeds} seeds in one program: {np.median(seconds[many]):.4f} s an epoch, one seed alone "
+        f"{np.median(seconds[ours]):.4f} s: {each:.2f} of the time of one seed for each seed",
+        soft_wrap=True,
+        highlight=False,
+    )
+    table = Table(
+        "floor of one epoch",
+        "GFLOP",
+        "GB",
+        "compute ms",
+        "memory ms",
+        "measured / floor",
+        title=f"matrix products {machine['matmul_flops'] / 1e9:.0f} GFLOP/s; copies "
+        f"{machine['copy_bytes'] / 1e9:.0f} GB/s, in cache {machine['cached_copy_bytes'] / 1e9:.0f} GB/s",
+        title_justify="left",
+    )
+    for label, bound in bounds.items():
+        table.add_row(
+            label,
+            f"{bound['flops'] / 1e9:.2f}",
+            f"{bound['bytes'] / 1e9:.3f}",
+            f"{1e3 * bound['compute_seconds']:.1f}",
+            f"{1e3 * bound['memory_seconds']:.1f}",
+            f"{np.median(seconds[ours]) / bound['floor_seconds']:.1f}",
+        )
+    console.print(table)
+    return {
+        "seconds": seconds,
+        "times_ours": {label: ratio(seconds, label, ours) for label in seconds},
+        "seed_cost": each,
+        "logits_difference": agreement,
+        "floors": bounds,
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+if __name__ == "__main__":
+    import tyro
+
+    main(tyro.cli(Settings, prog="python -m experiments.bench", description=__doc__))

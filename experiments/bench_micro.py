@@ -1,0 +1,178 @@
+"""The small measurements behind docs/performance.md: each choice of the package against its alternative.
+
+`python -m experiments.bench --micro` runs them all. The alternatives of one choice take turns; a ratio is the time
+over that of the first row of its group, the median over turns.
+"""
+
+import ctypes
+import time
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.sparse import BCSR
+from rich.console import Console
+from rich.table import Table
+
+import hire_jax as hj
+from experiments import bench
+from experiments.console import track
+from experiments.memory import use_heap_for_large_arrays
+from hire_jax import sparse
+from hire_jax.graph import RelationBlock
+from hire_jax.models.dropout import Dropout
+
+Group = dict[str, bench.Contender]
+
+
+def run(settings: Any, console: Console) -> dict[str, dict[str, list[float]]]:
+    """{measurement: {form: seconds of every timing}}; also prints them as one table."""
+    name = settings.dataset[0] if settings.dataset else "imdb_gtn"
+    dataset = hj.load_dataset(name)
+    groups = {
+        **{f"heap, {settings.seeds} seeds, {batch} at a time": lambda batch=batch: _heap(dataset, batch, settings)
+           for batch in (1, settings.seeds)},
+        "sparse product": lambda: _product(dataset, settings.hidden),
+        "gradient of it": lambda: _gradient(dataset, settings.hidden),
+        "4 heads": lambda: _heads(dataset, settings.hidden),
+        "dropout": lambda: _dropout(dataset, settings.hidden),
+        **{f"{settings.seeds} seeds, product of width {width}": lambda width=width: _folding(dataset, width, settings)
+           for width in (4, 8, 16, 32, 64)},
+        **{f"{settings.seeds} seeds, RGCN of width {width}": lambda width=width: _seed_batches(dataset, width, settings)
+           for width in (8, 64)},
+    }  # fmt: skip
+    table = Table("measurement", "form", "ms", "quartiles", "ratio", title=name, title_justify="left")
+    results: dict[str, dict[str, list[float]]] = {}
+    with track(len(groups), "micro", console=console) as tracker:
+        for done, (title, make) in enumerate(groups.items(), 1):
+            contenders = make()
+            if not contenders:
+                continue
+            results[title] = seconds = bench.in_turns(contenders, settings.repeats)
+            first = next(iter(seconds))
+            for form, values in seconds.items():
+                median, low, high = (1e3 * np.quantile(values, q) for q in (0.5, 0.25, 0.75))
+                table.add_row(
+                    title if form == first else "", form, f"{median:.2f}", f"{low:.2f} - {high:.2f}",
+                    f"{bench.ratio(seconds, form, first):.2f}",
+                )  # fmt: skip
+            table.add_section()
+            tracker.update(done, title)
+    console.print(table)
+    return results
+
+
+def timed(function: Callable[..., Any], *arguments: Any) -> bench.Contender:
+    """The compiled function as a contender: compiled here, so that what it reads of the package is read now."""
+    compiled = jax.jit(function).lower(*arguments).compile()
+
+    def contender() -> float:
+        start = time.perf_counter()
+        jax.block_until_ready(compiled(*arguments))
+        return time.perf_counter() - start
+
+    return contender
+
+
+def _pattern(dataset: hj.Dataset) -> RelationBlock:
+    """The relation block with the most edges."""
+    return max(dataset.graph.blocks.values(), key=lambda block: block.csr.num_entries)
+
+
+def _normal(*shape: int) -> jax.Array:
+    return jax.random.normal(jax.random.key(sum(shape)), shape)
+
+
+def _product(dataset: hj.Dataset, width: int) -> Group:
+    """The CSR kernel against a sorted segment_sum."""
+    block = _pattern(dataset)
+    x = _normal(block.csr.shape[1], width)
+    return {"spmm": timed(sparse.spmm, block.csr, block.mean, x),
+            "segment_sum": timed(sparse.spmm_reference, block.csr, block.mean, x)}  # fmt: skip
+
+
+def _gradient(dataset: hj.Dataset, width: int) -> Group:
+    """The transposed product against segment_sum's gradient, and the one JAX derives for BCSR @ x."""
+    block = _pattern(dataset)
+    csr = block.csr
+    x, dy = _normal(csr.shape[1], width), _normal(csr.shape[0], width)
+
+    def bcsr(csr: hj.sparse.CSR, weights: jax.Array, x: jax.Array) -> jax.Array:
+        return BCSR((weights, csr.cols, csr.indptr), shape=csr.shape) @ x
+
+    def gradient(form: Callable[..., jax.Array]) -> bench.Contender:
+        return timed(jax.grad(lambda x, csr, w, dy: jnp.vdot(form(csr, w, x), dy)), x, csr, block.mean, dy)
+
+    return {"spmm": gradient(sparse.spmm), "segment_sum": gradient(sparse.spmm_reference), "BCSR @ x": gradient(bcsr)}
+
+
+def _heads(dataset: hj.Dataset, width: int) -> Group:
+    """Weights [E, 4]: the flat segment form, against one kernel call a head."""
+    csr, heads = _pattern(dataset).csr, 4
+    weights, x = _normal(csr.num_entries, heads), _normal(csr.shape[1], heads, width // heads)
+
+    def a_call_each(csr: hj.sparse.CSR, weights: jax.Array, x: jax.Array) -> jax.Array:
+        return jnp.stack([sparse.spmm(csr, weights[:, h], x[:, h]) for h in range(heads)], axis=1)
+
+    return {"flat segment form": timed(sparse.spmm, csr, weights, x),
+            "a kernel call a head": timed(a_call_each, csr, weights, x)}  # fmt: skip
+
+
+def _dropout(dataset: hj.Dataset, width: int) -> Group:
+    """Mask and product, forward and backward, of all nodes' embeddings."""
+    x = _normal(sum(dataset.graph.num_nodes.values()), width)
+
+    def gradient(apply: Callable[[jax.Array, jax.Array], jax.Array]) -> bench.Contender:
+        return timed(jax.grad(lambda x, key: jnp.sum(apply(x, key) ** 2)), x, jax.random.key(0))
+
+    hashed, threefry = Dropout(rate=0.5), nn.Dropout(rate=0.5)
+    return {
+        "hashed index": gradient(lambda x, key: hashed.apply({}, x, train=True, rngs={"dropout": key})),
+        "threefry bits": gradient(lambda x, key: threefry.apply({}, x, deterministic=False, rngs={"dropout": key})),
+    }
+
+
+def _folding(dataset: hj.Dataset, width: int, settings: Any) -> Group:
+    """The product under vmap over seeds: a block-diagonal pattern, against seeds folded into the width."""
+    block = _pattern(dataset)
+    x = _normal(settings.seeds, block.csr.shape[1], width)
+
+    def batched(fold_below: int) -> bench.Contender:
+        with mock.patch.object(sparse, "_FOLD_BELOW", fold_below):
+            # A new function each time, so that JAX cannot answer from what it traced under the other bound.
+            return timed(jax.vmap(lambda csr, w, x: sparse.spmm(csr, w, x), (None, None, 0)), block.csr, block.mean, x)
+
+    return {"block-diagonal": batched(0), "folded": batched(2**30)}
+
+
+def _seed_batches(dataset: hj.Dataset, width: int, settings: Any) -> Group:
+    """Epochs of all seeds, mapped over one at a time, or more of them together; `fit` chooses by a 4 MiB rule."""
+    model = hj.models.RGCN(target=dataset.target, num_classes=dataset.num_classes, hidden=width, layers=settings.layers)
+    return {f"{batch} at a time": bench.OurEpochs(dataset, model, seeds=settings.seeds, epochs=settings.epochs,
+                                                  seed_batch=batch)
+            for batch in (1, 2, 5, 10) if batch <= settings.seeds}  # fmt: skip
+
+
+def _heap(dataset: hj.Dataset, batch: int, settings: Any) -> Group:
+    """An epoch of all seeds, with glibc's own thresholds and with memory.use_heap_for_large_arrays."""
+    if not use_heap_for_large_arrays():  # not glibc: nothing to compare
+        return {}
+    mallopt = ctypes.CDLL("libc.so.6").mallopt
+    program = bench.OurEpochs(
+        dataset, bench.network(dataset, settings), seeds=settings.seeds, epochs=settings.epochs, seed_batch=batch
+    )
+
+    def default() -> float:
+        mallopt(-3, 32 << 20)  # the largest values that glibc's moving thresholds reach on their own
+        mallopt(-1, 64 << 20)
+        return program()
+
+    def heap() -> float:
+        use_heap_for_large_arrays()
+        return program()
+
+    return {"glibc's default": default, "heap": heap}

@@ -1,0 +1,58 @@
+"""Eight fake CPU devices for every test, and the graph with everything awkward in it.
+
+The variables must be set before the first import of JAX, and pytest reads this file before any test. Set
+JAX_PLATFORMS yourself to run the suite elsewhere; tolerances are those of a CPU's float32.
+"""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+from hire_jax import HeteroGraph, SparseFeatures
+
+# Compilation makes the first example slow, which is no defect; the same examples are drawn on every run.
+settings.register_profile("hire_jax", deadline=None, derandomize=True, print_blob=False)
+settings.load_profile("hire_jax")
+
+AWKWARD_NODES = {"paper": 7, "author": 5, "venue": 3}
+AWKWARD_EDGES = {
+    ("author", "writes", "paper"): [[0, 1, 1, 2, 0, 1], [3, 0, 0, 5, 1, 0]],  # author 1 to paper 0, three times
+    ("author", "reviews", "paper"): [[3, 0, 2], [0, 0, 3]],
+    ("paper", "cites", "paper"): [[1, 2, 0, 5, 3], [0, 2, 1, 4, 4]],  # a self loop on 2
+    ("paper", "in", "venue"): [[0, 1, 2, 3], [0, 1, 1, 0]],  # no paper is in venue 2
+    ("venue", "rev_in", "paper"): [[0, 1, 1, 0], [0, 1, 2, 3]],
+    ("paper", "rev_writes", "author"): [[3, 0, 0, 5, 1, 0], [0, 1, 1, 2, 0, 1]],
+    ("venue", "hosts", "author"): [[], []],  # no edges at all
+}  # paper 6 and author 4 have no edge
+
+
+def awkward_features() -> dict:
+    """Dense for papers, sparse for authors (two of whose rows are empty), none for venues."""
+    rng = np.random.default_rng(7)
+    author = SparseFeatures.from_csr([0, 2, 2, 3, 5, 5], [0, 3, 1, 2, 2], [1.0, -2.0, 0.5, 1.0, 3.0], (5, 4))
+    return {"paper": rng.normal(size=(7, 6)).astype(np.float32), "author": author}
+
+
+@pytest.fixture(scope="session")
+def awkward() -> HeteroGraph:
+    """A featureless type, dense and sparse features, a relation without edges, isolated nodes, a self relation,
+    two relations between the same types, duplicate edges."""
+    return HeteroGraph.from_arrays(AWKWARD_NODES, AWKWARD_EDGES, awkward_features())
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """The same numbers for every test, whichever ran before."""
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def awkward_arrays() -> tuple[dict, dict, dict]:
+    """The arguments of `HeteroGraph.from_arrays` that make `awkward`."""
+    return dict(AWKWARD_NODES), {k: np.array(v, int) for k, v in AWKWARD_EDGES.items()}, awkward_features()

@@ -210,7 +210,8 @@ def _initial_states(seeds: jax.Array, graph: HeteroGraph, model: nn.Module,
     params = _initial_params(keys, graph, model)
     zeros = jnp.zeros(len(seeds), jnp.int32)
     return _SeedState(key=jax.vmap(partial(named_key, name="dropout"))(keys), params=params,
-                      opt_state=jax.vmap(optimizer.init)(params), best_params=jax.tree.map(jnp.copy, params),
+                      opt_state=jax.tree.map(jnp.copy, jax.vmap(optimizer.init)(params)),  # some hold the parameters
+                      best_params=jax.tree.map(jnp.copy, params),
                       best_score=jnp.full(len(seeds), -jnp.inf), best_epoch=zeros, epoch=jnp.copy(zeros))
 
 

@@ -29,6 +29,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from hire_jax.losses._checks import Masks, Rows
 from hire_jax.losses._reduce import (
+    not_folded,
     row_count,
     unit_rows,
     unit_rows_and_inverse_norms,
@@ -100,7 +101,7 @@ def _gram(
 
     def add(start: jax.Array | int, size: int, fresh: jax.Array | None, total: jax.Array) -> jax.Array:
         s, t = (_block(side, start, size, fresh, where).astype(dtype) for side in (student, teacher))
-        stack = _stack(unit_rows(s), unit_rows(t))
+        stack = _stack(unit_rows(s), unit_rows(not_folded(t)))
         return total + jnp.matmul(stack.T, stack, precision=HIGHEST)
 
     return _over_blocks(len(student), block_rows, add, jnp.zeros((width, width), dtype))
@@ -121,7 +122,7 @@ def _row_gradient(
         # Rows that two blocks share are written twice with the same numbers, so `fresh` has no part here.
         s, t = (_block(side, start, size, None, where).astype(weight.dtype) for side in (student, teacher))
         units, inverse_norms = unit_rows_and_inverse_norms(s)
-        slopes = jnp.matmul(_stack(units, unit_rows(t)), to_units, precision=HIGHEST)
+        slopes = jnp.matmul(_stack(units, unit_rows(not_folded(t))), to_units, precision=HIGHEST)
         along = jnp.sum(slopes * units, axis=-1, keepdims=True)  # a longer row has the same cosines
         block = inverse_norms * (slopes - along * units)
         return lax.dynamic_update_slice_in_dim(gradient, block.astype(gradient.dtype), start, axis=0)

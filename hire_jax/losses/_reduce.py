@@ -32,6 +32,15 @@ def mean_rows(values: jax.Array, where: jax.Array | None) -> jax.Array:
     return jnp.sum(zero_rows(values, where)) / jnp.maximum(row_count(len(values), where, values.dtype), 1)
 
 
+def not_folded(teacher: jax.Array) -> jax.Array:
+    """The same array, which XLA then does not compute with while compiling.
+
+    Where a caller's `jax.jit` closes over the teacher's arrays, they are constants to XLA, and folding a sum
+    over them takes it seconds for every hundred thousand rows. To be called inside a compiled function.
+    """
+    return lax.optimization_barrier(teacher)
+
+
 def unit_rows(rows: jax.Array) -> jax.Array:
     """Rows [N, d] divided by their Euclidean norms; a row of zeros stays zero and gets a zero gradient."""
     return unit_rows_and_inverse_norms(rows)[0]

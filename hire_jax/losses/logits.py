@@ -6,7 +6,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from hire_jax.losses._checks import check_same_shape, check_temperature, check_where, real_array
-from hire_jax.losses._reduce import mean_rows, working_dtype, zero_rows
+from hire_jax.losses._reduce import mean_rows, not_folded, working_dtype, zero_rows
 
 
 def soft_target_kl(
@@ -129,6 +129,7 @@ def _kl_last_axis(student: jax.Array, teacher: jax.Array, temperature: jax.Array
     in which no term is negative, so nothing cancels, neither here nor in the derivative. Where exp(d) would
     overflow, or most of q lies where p = 0, the divergence is not small and the plain sum does better.
     """
+    teacher = not_folded(teacher)
     log_p = jax.nn.log_softmax(teacher / temperature)
     log_q = jax.nn.log_softmax(student / temperature)
     p = jnp.exp(log_p)

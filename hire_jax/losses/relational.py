@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 from hire_jax.losses._all_pairs import all_pairs
 from hire_jax.losses._checks import Masks, Rows, check_typed_rows
-from hire_jax.losses._reduce import mean_rows, row_count, unit_rows, working_dtype, zero_rows
+from hire_jax.losses._reduce import mean_rows, not_folded, row_count, unit_rows, working_dtype, zero_rows
 
 Variant = Literal["all_pairs", "prototype", "edges"]
 EdgeType = tuple[str, str, str]
@@ -97,6 +97,7 @@ def type_pair_correlation(
 def _prototype(student: Rows, teacher: Rows, where: Masks) -> jax.Array:
     dtype = working_dtype(*student.values(), *teacher.values())
     counts = jnp.stack([row_count(len(rows), where[t], dtype) for t, rows in student.items()])
+    teacher = {t: not_folded(rows) for t, rows in teacher.items()}
     first, second = np.triu_indices(len(student), k=1)
 
     def cosines(side: Rows) -> jax.Array:
@@ -112,6 +113,7 @@ def _prototype(student: Rows, teacher: Rows, where: Masks) -> jax.Array:
 @jax.jit
 def _edges(student: Rows, teacher: Rows, where: Masks, edges: CheckedEdges) -> jax.Array:
     dtype = working_dtype(*student.values(), *teacher.values())
+    teacher = {t: not_folded(rows) for t, rows in teacher.items()}
     s, t = ({a: _units(rows, where[a], dtype) for a, rows in side.items()} for side in (student, teacher))
     means, present = [], []
     for (source, _, destination), (senders, receivers) in edges.items():

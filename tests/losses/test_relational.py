@@ -158,20 +158,20 @@ def test_the_teacher_is_a_constant(variant):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_jit_equals_eager_and_vmap_equals_a_loop(variant):
-    students = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), embeddings(9, 3, lead=(4,)))
-    teacher = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), embeddings(10, 5))
+    sides = embeddings(9, 3, lead=(4,)), embeddings(10, 5, lead=(4,))  # teacher i with student i
+    students, teachers = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), sides)
     where = masks(11)
-    call = jax.value_and_grad(lambda s: loss_of(variant)(s, teacher, where=where))
-    seeds = [jax.tree.map(lambda x, i=i: x[i], students) for i in range(4)]
-    values, gradients = jax.tree.map(lambda *parts: jnp.stack(parts), *[call(seed) for seed in seeds])
+    call = jax.value_and_grad(lambda s, t: loss_of(variant)(s, t, where=where))
+    seeds = [jax.tree.map(lambda x, i=i: x[i], (students, teachers)) for i in range(4)]
+    values, gradients = jax.tree.map(lambda *parts: jnp.stack(parts), *[call(*seed) for seed in seeds])
 
     def close(result, expected):
         jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), result, expected)
 
-    close(jax.jit(call)(seeds[0]), call(seeds[0]))
-    close(jax.jit(jax.vmap(call))(students), (values, gradients))
-    mapped = jax.vmap(lambda s: loss_of(variant)(s, teacher, where=where))
-    close(jax.jit(jax.grad(lambda s: jnp.sum(mapped(s))))(students), gradients)
+    close(jax.jit(call)(*seeds[0]), call(*seeds[0]))
+    close(jax.jit(jax.vmap(call))(students, teachers), (values, gradients))
+    mapped = jax.vmap(lambda s, t: loss_of(variant)(s, t, where=where))
+    close(jax.jit(jax.grad(lambda s, t: jnp.sum(mapped(s, t))))(students, teachers), gradients)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

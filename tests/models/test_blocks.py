@@ -1,5 +1,7 @@
 """The input projection and the norm between layers, against numpy."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +23,8 @@ def test_input_projection(awkward, projection):
     module, variables = projection
     hidden, params = module.apply(variables, awkward, ("paper", "author", "venue")), variables["params"]
     assert {name: x.shape for name, x in params.items()} == {
-        "kernel_paper": (6, 4), "bias_paper": (4,), "kernel_author": (4, 4), "bias_author": (4,), "embedding_venue": (3, 4)}
+        "kernel_paper": (6, 4), "bias_paper": (4,), "kernel_author": (4, 4), "bias_author": (4,),
+        "embedding_venue": (3, 4)}
     np.testing.assert_allclose(hidden["paper"], awkward.features["paper"] @ params["kernel_paper"] + np.arange(4),
                                rtol=1e-5, atol=1e-6)
     dense = awkward.features["author"].todense()
@@ -37,7 +40,7 @@ def test_only_the_types_asked_for_have_parameters(awkward):
 def test_input_projection_in_bfloat16(awkward, projection):
     _, variables = projection
     types = ("paper", "author", "venue")
-    narrow = InputProjection(width=4, dtype=jnp.bfloat16).apply(variables, awkward, types)
+    narrow: Any = InputProjection(width=4, dtype=jnp.bfloat16).apply(variables, awkward, types)
     wide = projection[0].apply(variables, awkward, types)
     for name in types:
         assert narrow[name].dtype == jnp.bfloat16
@@ -48,7 +51,7 @@ def test_norm_and_activation(rng):
     x = {"a": rng.normal(size=(5, 8)).astype(np.float32) * 7 + 3, "b": rng.normal(size=(2, 8)).astype(np.float32)}
     scale, bias = rng.normal(size=8).astype(np.float32), rng.normal(size=8).astype(np.float32)
     norms = {"norm_a": {"scale": scale, "bias": bias}, "norm_b": {"scale": np.ones(8), "bias": np.zeros(8)}}
-    out = NormAct().apply({"params": norms}, x)
+    out: Any = NormAct().apply({"params": norms}, x)
     for name, (gain, shift) in {"a": (scale, bias), "b": (1, 0)}.items():
         centred = x[name] - x[name].mean(axis=1, keepdims=True)
         z = centred / np.sqrt((centred ** 2).mean(axis=1, keepdims=True) + 1e-6) * gain + shift

@@ -1,0 +1,231 @@
+"""The supervised loss against a loop, and the objective as the weighted sum of its terms."""
+
+import math
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hire_jax import ModelOutput, Objective, losses
+from hire_jax.distill import cross_entropy
+
+RNG = np.random.default_rng(0)
+LOGITS: Any = (RNG.normal(size=(6, 4)) * 3).astype(np.float32)
+LABELS: Any = np.array([3, 0, -1, 2, 2, 1], np.int32)
+MULTI_HOT: Any = np.array([[1, 0, 1, 0], [0, 0, 0, 0], [-1] * 4, [1, 1, 1, 1], [0, 1, 0, 0], [0, 0, 1, 1]], np.int32)
+WHERE: Any = np.array([True, True, True, False, True, False])
+
+
+def by_loop(logits, labels, smoothing, where):
+    """Mean over counted rows of the cross-entropy, in float64 and from the definition."""
+    values, classes = [], logits.shape[1]
+    for z, y, counted in zip(logits.astype(float), labels, where, strict=True):
+        if not counted or np.min(y) < 0:
+            continue
+        if labels.ndim == 1:
+            p = [math.exp(v) / sum(math.exp(u) for u in z) for v in z]
+            target = [(1 - smoothing) * (c == y) + smoothing / classes for c in range(classes)]
+            values.append(-sum(t * math.log(q) for t, q in zip(target, p, strict=True)))
+        else:
+            p = [1 / (1 + math.exp(-v)) for v in z]
+            target = [(1 - smoothing) * c + smoothing / 2 for c in y]
+            values.append(-sum(t * math.log(q) + (1 - t) * math.log(1 - q) for t, q in zip(target, p, strict=True)))
+    return sum(values) / len(values) if values else 0.0
+
+
+@pytest.mark.parametrize("labels", [LABELS, MULTI_HOT], ids=["single", "multi"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("where", [None, WHERE, np.zeros(6, bool)], ids=["all", "some", "none"])
+def test_cross_entropy(labels, smoothing, where: Any):
+    expected = by_loop(LOGITS, labels, smoothing, np.ones(6, bool) if where is None else where)
+
+    @jax.jit
+    @jax.value_and_grad
+    def loss(logits):
+        return cross_entropy(logits, labels, label_smoothing=smoothing, where=where)
+
+    value, gradient = loss(LOGITS)
+    assert value.shape == () and value.dtype == jnp.float32
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    assert np.isfinite(gradient).all()
+    counted = (labels.reshape(6, -1) >= 0).all(axis=1) & (True if where is None else where)
+    assert (np.abs(gradient).max(axis=1) > 0).tolist() == counted.tolist()
+
+
+@pytest.mark.parametrize("labels", [LABELS, MULTI_HOT], ids=["single", "multi"])
+def test_what_uncounted_rows_hold_has_no_influence(labels):
+    logits = LOGITS.copy()
+    logits[2], logits[3] = np.nan, np.inf  # unlabelled, and masked
+    value, gradient = jax.jit(jax.value_and_grad(lambda z: cross_entropy(z, labels, where=WHERE)))(logits)
+    np.testing.assert_allclose(value, by_loop(LOGITS, labels, 0.0, WHERE), rtol=1e-5)
+    assert np.isfinite(gradient).all()
+
+
+def test_cross_entropy_of_large_logits_is_finite():
+    value, gradient = jax.value_and_grad(lambda z: cross_entropy(z, jnp.array([0])))(jnp.array([[-1e4, 1e4]]))
+    assert value == 2e4 and np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("labels", [LABELS[:5], MULTI_HOT[:, :3], MULTI_HOT.T])
+def test_labels_of_neither_form_are_refused(labels):
+    message = f"labels must be (6,) or (6, 4) to fit the logits, got {labels.shape}"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        cross_entropy(LOGITS, labels)
+
+
+# ---------------------------------------------------------------------------------------------- objective
+
+EDGES = {("a", "r", "b"): (jnp.array([0, 5, 2]), jnp.array([0, 2, 1])),
+         ("b", "s", "b"): (jnp.array([0]), jnp.array([1]))}
+
+
+def output(seed, width, layers=3, types=("a", "b"), classes=4):
+    """`a` is the target. The last hidden layer knows it alone."""
+    rng = np.random.default_rng(seed)
+    rows = {"a": 6, "b": 3, "c": 2}
+    hidden = [{t: jnp.asarray(rng.normal(size=(rows[t], width)), jnp.float32) for t in types} for _ in range(layers)]
+    hidden.append({"a": hidden[-1]["a"] * 2})
+    return ModelOutput(jnp.asarray(rng.normal(size=(6, classes)), jnp.float32), tuple(hidden), ({},) * layers)
+
+
+STUDENT, TEACHER = output(1, 3), output(2, 5)
+
+
+def evaluate(objective, student=STUDENT, teacher: Any = TEACHER, labels=LABELS, **kwargs):
+    return jax.jit(lambda s, t: objective(s, labels, teacher=t, where=WHERE, edges=EDGES, **kwargs))(student, teacher)
+
+
+def test_the_default_is_cross_entropy_alone():
+    total, terms = evaluate(Objective(), teacher=None)
+    assert set(terms) == {"supervised"}
+    np.testing.assert_allclose(total, cross_entropy(STUDENT.logits, LABELS, where=WHERE), rtol=1e-6)
+    assert not Objective().needs_teacher
+
+
+@pytest.mark.parametrize("variant", ["all_pairs", "prototype", "edges"])
+def test_the_total_is_the_weighted_sum_of_its_terms(variant):
+    objective = Objective(supervised=0.5, soft_target_kl=2.0, type_pair_correlation=10.0, temperature=2.0,
+                          label_smoothing=0.1, variant=variant)
+    assert objective.needs_teacher
+    total, terms = evaluate(objective)
+    edges = EDGES if variant == "edges" else None
+    expected = {
+        "supervised": cross_entropy(STUDENT.logits, LABELS, label_smoothing=0.1, where=WHERE),
+        "soft_target_kl": losses.soft_target_kl(STUDENT.logits, TEACHER.logits, temperature=2.0),
+        "type_pair_correlation": sum(losses.type_pair_correlation(
+            STUDENT.hidden[k], TEACHER.hidden[k], variant=variant, edges=edges) for k in (1, 2)) / 2,
+    }
+    assert set(terms) == set(expected)
+    for name, value in expected.items():
+        assert value > 1e-3
+        np.testing.assert_allclose(terms[name], value, rtol=1e-5, err_msg=name)
+    np.testing.assert_allclose(
+        total, 0.5 * expected["supervised"] + 2 * expected["soft_target_kl"] + 10 * expected["type_pair_correlation"],
+        rtol=1e-5)
+
+
+@pytest.mark.parametrize(("weights", "present"), [
+    ({"soft_target_kl": 1.0}, {"supervised", "soft_target_kl"}),
+    ({"supervised": 0.0, "soft_target_kl": 1.0}, {"soft_target_kl"}),
+    ({"type_pair_correlation": 1.0}, {"supervised", "type_pair_correlation"}),
+    ({"supervised": 0.0}, set()),
+])
+def test_terms_of_weight_zero_are_not_computed(weights, present):
+    total, terms = evaluate(Objective(**weights))
+    assert set(terms) == present
+    np.testing.assert_allclose(total, sum(terms.values(), jnp.zeros(())), rtol=1e-6)
+
+
+def test_the_teacher_is_a_constant():
+    objective = Objective(soft_target_kl=1.0, type_pair_correlation=1.0)
+    floats = STUDENT._replace(attention=()), TEACHER._replace(attention=())
+    gradients = jax.jit(jax.grad(lambda s, t: evaluate(objective, s, t)[0], argnums=(0, 1)))(*floats)
+    assert all(not np.asarray(leaf).any() for leaf in jax.tree.leaves(gradients[1]))
+    of_student = gradients[0]
+    assert np.abs(of_student.logits).min() > 0
+    assert [bool(np.abs(layer["a"]).max() > 0) for layer in of_student.hidden] == [False, True, True, False]
+
+
+def test_distilled_rows():
+    """Transductive by default; the training rows alone on request."""
+    objectives = (Objective(supervised=0.0, soft_target_kl=1.0),
+                  Objective(supervised=0.0, soft_target_kl=1.0, distil_rows="train"))
+    for objective, where in zip(objectives, (None, WHERE), strict=True):
+        expected = losses.soft_target_kl(STUDENT.logits, TEACHER.logits, where=where)
+        np.testing.assert_allclose(evaluate(objective)[0], expected, rtol=1e-6)
+
+
+def test_multi_label_rows_are_distilled_class_by_class():
+    total, _ = evaluate(Objective(supervised=0.0, soft_target_kl=1.0, temperature=3.0), labels=MULTI_HOT)
+    expected = losses.bernoulli_kl(STUDENT.logits, TEACHER.logits, temperature=3.0)
+    np.testing.assert_allclose(total, expected, rtol=1e-6)
+    assert abs(expected - losses.soft_target_kl(STUDENT.logits, TEACHER.logits, temperature=3.0)) > 0.01
+
+
+@pytest.mark.parametrize(("layers", "matched"), [((0,), (0,)), ((0, 2), (0, 2)), ((-2,), (2,)), ((-4, 1), (0, 1))])
+def test_layers_are_matched_as_asked(layers, matched):
+    total, _ = evaluate(Objective(supervised=0.0, type_pair_correlation=1.0, layers=layers))
+    expected = sum(losses.type_pair_correlation(STUDENT.hidden[k], TEACHER.hidden[k]) for k in matched) / len(matched)
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
+
+
+def test_models_of_different_depth_and_types_are_matched_where_they_share_types():
+    deep = output(3, 5, layers=5, types=("a", "b", "c"))
+    total, _ = evaluate(Objective(supervised=0.0, type_pair_correlation=1.0, layers=(1,)), teacher=deep)
+    shared = {name: deep.hidden[1][name] for name in ("a", "b")}
+    np.testing.assert_allclose(total, losses.type_pair_correlation(STUDENT.hidden[1], shared), rtol=1e-5)
+
+
+def test_edges_of_types_a_layer_lacks_are_left_out():
+    edges = EDGES | {("c", "t", "a"): (jnp.array([0]), jnp.array([0]))}
+    objective = Objective(supervised=0.0, type_pair_correlation=1.0, variant="edges")
+    total, _ = objective(STUDENT, LABELS, teacher=TEACHER, edges=edges)
+    np.testing.assert_allclose(total, evaluate(objective)[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("arguments", "teacher", "message"), [
+    ({"soft_target_kl": 1.0}, None, "soft_target_kl or type_pair_correlation has a weight, but no teacher is given"),
+    ({"type_pair_correlation": 1.0}, None, "but no teacher is given"),
+    ({"type_pair_correlation": 1.0}, output(3, 5, layers=4), "student and teacher have 4 and 5 hidden layers; name the "
+                                                             "layers to match with layers="),
+    ({"type_pair_correlation": 1.0, "layers": (4,)}, TEACHER, "layers names hidden layer 4, but student and teacher "
+                                                              "have 4 and 4"),
+    ({"type_pair_correlation": 1.0, "layers": (-5,)}, TEACHER, "layers names hidden layer -5"),
+    ({"type_pair_correlation": 1.0, "layers": (-1,)}, TEACHER, "hidden layer -1 has only the node types ['a'] in "
+                                                               "student and teacher, and a correlation needs two"),
+    ({"type_pair_correlation": 1.0, "layers": ()}, TEACHER, "none between input projection and output"),
+    ({"soft_target_kl": 1.0}, output(2, 5, classes=3), "expected one shape [N, C]"),
+])
+def test_what_cannot_be_distilled_is_said(arguments, teacher, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Objective(**arguments)(STUDENT, LABELS, teacher=teacher, where=WHERE, edges=EDGES)
+
+
+def test_a_model_of_one_layer_has_no_layer_to_match():
+    student, teacher = output(1, 3, layers=1), output(2, 5, layers=1)
+    with pytest.raises(ValueError, match="a model with 1 layers has none between input projection and output"):
+        Objective(type_pair_correlation=1.0)(student, LABELS, teacher=teacher)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"soft_target_kl": -1.0}, "soft_target_kl is the weight of a term and must be >= 0, got -1.0"),
+    ({"type_pair_correlation": math.nan}, "type_pair_correlation is the weight of a term and must be >= 0, got nan"),
+    ({"supervised": -0.5}, "supervised is the weight of a term"),
+    ({"temperature": 0.0}, "temperature must be > 0, got 0.0"),
+    ({"label_smoothing": 1.0}, "label_smoothing must be in [0, 1), got 1.0"),
+    ({"label_smoothing": -0.1}, "label_smoothing must be in [0, 1), got -0.1"),
+    ({"variant": "pairs"}, "variant must be 'all_pairs', 'prototype' or 'edges', got 'pairs'"),
+    ({"distil_rows": "val"}, "distil_rows must be 'all' or 'train', got 'val'"),
+])
+def test_bad_settings_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Objective(**arguments)
+
+
+def test_an_objective_is_hashable_and_keyword_only():
+    assert hash(Objective(soft_target_kl=1.0)) == hash(Objective(soft_target_kl=1.0))
+    with pytest.raises(TypeError):
+        Objective(1.0)  # type: ignore[call-arg]

@@ -100,7 +100,7 @@ def machine_rates(megabytes: float = 3.0) -> dict[str, float]:
     }
 
 
-def _best(call: Callable[[], Any], trials: int = 5) -> float:
+def _best(call: Callable[[], Any], trials: int = 15) -> float:
     seconds = []
     for _ in range(trials + 1):
         start = time.perf_counter()

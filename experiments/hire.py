@@ -135,7 +135,7 @@ def plan(settings: Settings, dataset: hj.Dataset) -> Iterator[Job]:
 
 def objectives(settings: Settings, weights: Distillation) -> dict[str, hj.Objective]:
     """{label: objective} of the students asked for."""
-    node = {"soft_target_kl": weights.alpha, "temperature": weights.temperature}
+    node: dict[str, Any] = {"soft_target_kl": weights.alpha, "temperature": weights.temperature}
     found = {}
     for method in settings.methods:
         if method == "plain":
@@ -145,7 +145,7 @@ def objectives(settings: Settings, weights: Distillation) -> dict[str, hj.Object
         else:
             for variant in settings.variants:
                 suffix = "" if settings.variants == ("all_pairs",) else f" ({variant})"
-                relation = {"type_pair_correlation": weights.beta, "variant": variant}
+                relation: dict[str, Any] = {"type_pair_correlation": weights.beta, "variant": variant}
                 if method == "relation":
                     found["+ relation" + suffix] = hj.Objective(**relation)
                 else:

@@ -123,7 +123,7 @@ class Objective:
         if self.type_pair_correlation > 0:
             values = [losses.type_pair_correlation(s, t, variant=self.variant, edges=self._edges_within(edges, s))
                       for s, t in self._matched_layers(student.hidden, teacher.hidden)]
-            terms["type_pair_correlation"] = sum(values) / len(values)
+            terms["type_pair_correlation"] = sum(values, jnp.zeros(())) / len(values)
         total = sum((getattr(self, name) * value for name, value in terms.items()), jnp.zeros(()))
         return total, terms
 

@@ -304,8 +304,9 @@ class HeteroGraph:
         relation = np.repeat(np.arange(len(edges)), [array.shape[1] for array in edges])
         order = np.lexsort((relation, joined[0], joined[1]))
         nodes = {"type": jnp.asarray(np.repeat(np.arange(len(self.counts)), [n for _, n in self.counts]), jnp.int32)}
-        dense = [self.features.get(name) for name in self.node_types]
-        if all(isinstance(x, jax.Array) for x in dense) and len({x.shape[1] for x in dense if x is not None}) == 1:
+        present = [self.features.get(name) for name in self.node_types]
+        dense = [x for x in present if x is not None and not isinstance(x, SparseFeatures)]
+        if len(dense) == len(present) and len({x.shape[1] for x in dense}) == 1:
             nodes["features"] = jnp.concatenate(dense)
         return jraph.GraphsTuple(
             nodes=nodes, edges={"relation": jnp.asarray(relation[order], jnp.int32)},

@@ -246,7 +246,7 @@ def _epoch(state: _SeedState, data: _Data, teacher: ModelOutput | None, *, model
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
 
-    logits = model.apply(params, data.graph, train=False).logits
+    logits = _logits(model, params, data.graph)
     seen = _evaluate(logits, data, ("val",), num_classes)
     seen["val_loss"] = cross_entropy(logits, data.labels, where=data.splits["val"])
     score = -seen["val_loss"] if monitor == "val_loss" else seen[monitor]
@@ -260,6 +260,11 @@ def _epoch(state: _SeedState, data: _Data, teacher: ModelOutput | None, *, model
                      best_epoch=jnp.where(better, state.epoch + 1, state.best_epoch), epoch=state.epoch + 1)
     # A finished seed only waits for the others: it keeps its count, so that it cannot wake again.
     return new._replace(epoch=jnp.where(active, new.epoch, state.epoch)), records
+
+
+def _logits(model: nn.Module, params: Params, graph: HeteroGraph) -> jax.Array:
+    output: Any = model.apply(params, graph, train=False)
+    return output.logits
 
 
 def _evaluate(logits: jax.Array, data: _Data, splits: Sequence[str], num_classes: int) -> dict[str, jax.Array]:
@@ -276,7 +281,7 @@ def _evaluate(logits: jax.Array, data: _Data, splits: Sequence[str], num_classes
 def _result(model: nn.Module, data: _Data, state: _SeedState, history: dict[str, np.ndarray],
             seeds: tuple[int, ...], num_classes: int, seconds: float, compile_seconds: float) -> FitResult:
     def final(params: Params, data: _Data) -> dict[str, jax.Array]:
-        logits = model.apply(params, data.graph, train=False).logits
+        logits = _logits(model, params, data.graph)
         loss = cross_entropy(logits, data.labels, where=data.splits["val"])
         return _evaluate(logits, data, ("train", "val", "test"), num_classes) | {"val_loss": loss}
 

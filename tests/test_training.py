@@ -28,8 +28,8 @@ class Small(nn.Module, kw_only=True):
 
     @nn.compact
     def __call__(self, graph, *, train=False):
-        hidden: Any = {name: nn.tanh(nn.Dense(self.width, name=name)(x)) for name, x in graph.features.items()}
-        last = Dropout(rate=self.rate)(hidden["item"], train=train)
+        hidden = {name: nn.tanh(nn.Dense(self.width, name=name)(x)) for name, x in graph.features.items()}
+        last: Any = Dropout(rate=self.rate)(hidden["item"], train=train)
         return ModelOutput(nn.Dense(self.classes, name="out")(last), (hidden, hidden, {"item": last}), ({}, {}))
 
 
@@ -85,20 +85,21 @@ def plain_loop(dataset):
     @jax.jit
     def step(params, state, dropout):
         def loss(params):
-            logits = model.apply(params, dataset.graph, train=True, rngs={"dropout": dropout}).logits
-            return optax.softmax_cross_entropy_with_integer_labels(logits[train], labels[train]).mean()
+            output: Any = model.apply(params, dataset.graph, train=True, rngs={"dropout": dropout})
+            return optax.softmax_cross_entropy_with_integer_labels(output.logits[train], labels[train]).mean()
 
         value, gradient = jax.value_and_grad(loss)(params)
         updates, state = optimizer.update(gradient, state, params)
         params = optax.apply_updates(params, updates)
-        logits = model.apply(params, dataset.graph).logits[val]
+        output: Any = model.apply(params, dataset.graph)
+        logits = output.logits[val]
         return params, state, value, optax.softmax_cross_entropy_with_integer_labels(logits, labels[val]).mean(), logits
 
     def run(seed, *, epochs, patience, monitor):
         key = jax.random.key(seed)
         params = model.init(named_key(key, "init"), dataset.graph)
         state = optimizer.init(params)
-        history = {"train_loss": [], "val_loss": [], "val_accuracy": []}
+        history: dict[str, list[float]] = {"train_loss": [], "val_loss": [], "val_accuracy": []}
         best, best_params, best_epoch, waited = -np.inf, params, 0, 0
         for epoch in range(epochs):
             dropout = jax.random.fold_in(named_key(key, "dropout"), epoch)
@@ -243,16 +244,6 @@ def test_devices_change_nothing(dataset, teachers, student, devices):
     assert len(jax.tree.leaves(result.params)[0].sharding.device_set) == devices
     assert_same(result, expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(result.outputs().logits, expected.outputs().logits, rtol=1e-4, atol=1e-5)
-
-
-@needs_eight_devices
-def test_a_model_of_sparse_products_on_devices(dataset):
-    model = RGCN(target="item", num_classes=3, hidden=4, layers=1)
-    settings: dict[str, Any] = {"seeds": 4, "epochs": 3}
-    expected = fit(model, dataset, **settings)
-    committed = dataclasses.replace(dataset, graph=jax.device_put(dataset.graph, jax.devices()[1]))
-    result = fit(model, committed, devices=jax.devices()[2:6], seed_batch=1, **settings)
-    assert_same(result, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_devices_that_do_not_fit_are_refused(dataset):
@@ -431,14 +422,31 @@ def test_splits_that_cannot_be_used_are_refused(dataset, changed, message):
 # ------------------------------------------------------------------------------------------- real networks
 
 
-@pytest.mark.parametrize("model", [
-    RGCN(target="item", num_classes=3, hidden=8, layers=1, dropout=0.2, dtype=jnp.bfloat16),
-    HGT(target="item", num_classes=3, hidden=8, layers=1, heads=2, dropout=0.2),
-], ids=["rgcn in bfloat16", "hgt"])
-def test_graph_networks_learn(model):
-    """Neighbours and sparse features tell the planted community; guessing gives a third."""
-    dataset = synthetic_hetero({"item": 90, "user": 60, "tag": 12}, featureless=("tag",), feature_width=30,
-                               feature_density=0.2, train_rate=0.3, val_rate=0.3, noise=0.1)
-    result = fit(model, dataset, seeds=2, epochs=40, learning_rate=0.02)
+@pytest.fixture(scope="module")
+def planted():
+    """Neighbours and sparse features tell the community; guessing gives a third."""
+    return synthetic_hetero({"item": 90, "user": 60}, featureless=("user",), feature_width=30, feature_density=0.2,
+                            train_rate=0.3, val_rate=0.3, noise=0.1)
+
+
+LEARN: dict[str, Any] = {"seeds": 4, "epochs": 40, "learning_rate": 0.02}
+
+
+@needs_eight_devices
+def test_rgcn_learns_on_one_device_and_on_four(planted):
+    model = RGCN(target="item", num_classes=3, hidden=8, layers=1, dropout=0.2)
+    one = fit(model, planted, **LEARN)
+    committed = dataclasses.replace(planted, graph=jax.device_put(planted.graph, jax.devices()[1]))
+    four = fit(model, committed, devices=jax.devices()[2:6], seed_batch=1, **LEARN)
+    for result in (one, four):
+        assert np.all(result.metrics["test_accuracy"] > 0.75)
+        assert np.all(result.metrics["train_accuracy"] > 0.9)
+    for name, values in one.history.items():  # later epochs enlarge differences in rounding
+        np.testing.assert_allclose(four.history[name][:, :5], values[:, :5], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_hgt_learns_in_bfloat16(planted):
+    model = HGT(target="item", num_classes=3, hidden=8, layers=1, heads=2, dropout=0.2, dtype=jnp.bfloat16)
+    result = fit(model, planted, **LEARN)
     assert np.all(result.metrics["test_accuracy"] > 0.75)
-    assert np.all(result.metrics["train_accuracy"] > 0.9)
+    assert {leaf.dtype for leaf in jax.tree.leaves(result.params)} == {jnp.dtype("float32")}

@@ -7,10 +7,14 @@ it passes the independence tests in tests/models/test_dropout.py. Being a few el
 with its surroundings, so no mask is stored between the forward and the backward pass.
 """
 
+from typing import TypeVar
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+Arrays = TypeVar("Arrays", jax.Array, dict[str, jax.Array])
 
 
 def keep_mask(key: jax.Array, shape: tuple[int, ...], rate: float) -> jax.Array:
@@ -46,7 +50,7 @@ class Dropout(nn.Module, kw_only=True):
     rate: float
 
     @nn.compact
-    def __call__(self, x: jax.Array | dict[str, jax.Array], *, train: bool) -> jax.Array | dict[str, jax.Array]:
+    def __call__(self, x: Arrays, *, train: bool) -> Arrays:
         if not 0 <= self.rate < 1:
             raise ValueError(f"dropout rate must be in [0, 1), got {self.rate}")
         if not train or self.rate == 0:

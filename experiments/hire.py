@@ -12,6 +12,7 @@ Examples:
 """
 
 import dataclasses
+import hashlib
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -97,6 +98,7 @@ def main(settings: Settings, console: Console | None = None) -> list[hj.report.R
         settings = dataclasses.replace(settings, seeds=2, epochs=8, teacher_hidden=16, student_hidden=4,
                                        out=settings.out / "smoke")
     dataset = hj.load_dataset(settings.dataset, root=settings.root, split=settings.split)
+    check_relations(settings, dataset)
     jobs = list(plan(settings, dataset))
     store = ResultStore(settings.out)
     console.print(f"{dataset!r}\n{len(jobs)} cells of {settings.seeds} seeds on {jax.device_count()} "
@@ -121,7 +123,7 @@ def plan(settings: Settings, dataset: hj.Dataset) -> Iterator[Job]:
         weights = _override(DISTILLATION[model], alpha=settings.alpha, beta=settings.beta,
                             temperature=settings.temperature)
         shared = {"experiment": "hire", "version": hj.__version__, "dataset": settings.dataset,
-                  "split": dataset.meta["split"], "model": model, "seeds": settings.seeds, "dtype": settings.dtype}
+                  "split": dataset.meta["split"], "data": fingerprint(dataset), "model": model, "seeds": settings.seeds, "dtype": settings.dtype}
         plain = hj.Objective()
         expert = Job(model, "teacher", teacher, plain,
                      {**shared, "label": "teacher", "network": teacher, "objective": plain})
@@ -131,6 +133,26 @@ def plan(settings: Settings, dataset: hj.Dataset) -> Iterator[Job]:
             config = {**shared, "label": label, "network": student, "objective": objective,
                       "teacher": None if teaches is None else key(teaches.config)}
             yield Job(model, label, student, objective, config, teaches)
+
+
+def fingerprint(dataset: hj.Dataset) -> str:
+    """16 hex digits of the sha256 of graph, labels and splits: a cell of other data is another cell."""
+    digest = hashlib.sha256(repr((dataset.graph.counts, dataset.graph.edge_types)).encode())
+    for leaf in jax.tree.leaves((dataset.graph, dataset.labels, dataset.splits)):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def check_relations(settings: Settings, dataset: hj.Dataset) -> None:
+    """Stops before any training when relation-level knowledge is asked for where there is none."""
+    if not {"relation", "hire"} & set(settings.methods):
+        return
+    for model in settings.models:
+        layers = TRAINING[model][1].layers if model in TRAINING else 2
+        needed = dataset.graph.receptive_field(dataset.target, layers)
+        if any(len(types) < 2 for types in needed[1:-1]) or len(needed) < 3:
+            raise SystemExit(f"--methods: relation and hire correlate two node types, but a hidden layer of {model} on "
+                             f"{settings.dataset} knows only {needed[-2]}; use --methods plain node")
 
 
 def objectives(settings: Settings, weights: Distillation) -> dict[str, hj.Objective]:
@@ -203,7 +225,7 @@ def teacher_outputs(teacher: Job, settings: Settings, dataset: hj.Dataset, store
     arrays = store.load_arrays(key(teacher.config))
     if arrays is None:
         raise SystemExit(f"{settings.out}: the teacher {key(teacher.config)} is finished but its parameters are "
-                         "missing; remove its line from results.jsonl to train it again")
+                         "missing; remove its line and its students' from results.jsonl to train them again")
     params = flax.traverse_util.unflatten_dict({name: jnp.asarray(x) for name, x in arrays.items()}, sep="/")
     return hj.predict(build(teacher, settings, dataset), params, dataset.graph)
 

@@ -145,7 +145,8 @@ def fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objective | None
       A `FitResult`.
 
     Raises:
-      ValueError: splits that are missing or empty, a teacher that fits neither form, bad numbers.
+      ValueError: splits that are missing or empty, a model whose logits do not fit the labels, a teacher that
+        fits neither form or that no term of the objective asks for, bad numbers.
       TrainingError: a loss became NaN or infinite; names the seed and the epoch.
     """
     objective = Objective() if objective is None else objective
@@ -156,14 +157,19 @@ def fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objective | None
         optimizer = optax.flatten(optax.adamw(learning_rate, weight_decay=weight_decay))
     data = _Data(dataset.graph, jnp.asarray(dataset.labels), {k: jnp.asarray(v) for k, v in dataset.splits.items()})
     paired = _teacher_is_paired(teacher, len(seed_list), data.labels.shape[0], dataset.num_classes)
-    if not objective.needs_teacher:
-        teacher, paired = None, False
+    if teacher is not None and not objective.needs_teacher:
+        raise ValueError("a teacher is given, but no distillation term has a weight; pass objective=Objective(...)")
+    shapes = jax.eval_shape(lambda key: model.init_with_output(key, data.graph)[0], jax.random.key(0))
+    expected = (data.labels.shape[0], dataset.num_classes)
+    if shapes.logits.shape != expected:
+        raise ValueError(f"the model's logits are {list(shapes.logits.shape)}, but the dataset has labels for "
+                         f"{list(expected)} (nodes, classes); check the model's target and num_classes")
 
     seed_epoch = partial(_epoch, model=model, objective=objective, optimizer=optimizer, monitor=monitor,
                          patience=patience, epochs=epochs, num_classes=dataset.num_classes)
     mesh = _seed_mesh(devices, len(seed_list))
     if seed_batch is None:
-        seed_batch = _cached_seeds(model, data.graph) if jax.default_backend() == "cpu" else len(seed_list)
+        seed_batch = _cached_seeds(shapes) if jax.default_backend() == "cpu" else len(seed_list)
     run_chunk = partial(_over_seeds, partial(_scan_epochs, seed_epoch, chunk), seed_batch, paired)
     if mesh is not None:
         over_seeds, everywhere = PartitionSpec("seed"), PartitionSpec()
@@ -340,11 +346,11 @@ def _check_finite(history: dict[str, np.ndarray], seeds: tuple[int, ...]) -> Non
                             "a smaller learning_rate or another dtype may help")
 
 
-def _cached_seeds(model: nn.Module, graph: HeteroGraph) -> int:
+def _cached_seeds(shapes: ModelOutput) -> int:
     """How many seeds' activations of the largest layer stay within 4 MiB."""
-    shapes = jax.eval_shape(lambda key: model.init_with_output(key, graph)[0], jax.random.key(0))
-    largest = max(sum(x.size * x.dtype.itemsize for x in layer.values()) for layer in shapes.hidden)
-    return max(1, int(4 * 2 ** 20 / largest))
+    layers = [{"logits": shapes.logits}, *shapes.hidden]
+    largest = max(sum(x.size * x.dtype.itemsize for x in layer.values()) for layer in layers)
+    return max(1, 4 * 2 ** 20 // largest)
 
 
 def _seed_mesh(devices: int | Sequence[jax.Device] | None, seeds: int) -> Mesh | None:

@@ -425,7 +425,7 @@ def test_splits_that_cannot_be_used_are_refused(dataset, changed, message):
 @pytest.fixture(scope="module")
 def planted():
     """Neighbours and sparse features tell the community; guessing gives a third."""
-    return synthetic_hetero({"item": 90, "user": 60}, featureless=("user",), feature_width=30, feature_density=0.2,
+    return synthetic_hetero({"item": 120, "user": 60}, feature_width=30, feature_density=0.2, feature_noise=0.3,
                             train_rate=0.3, val_rate=0.3, noise=0.1)
 
 

@@ -96,6 +96,16 @@ def test_unknown_model_is_named(tmp_path):
         hire.main(settings(tmp_path, models=("GAT",)), Console(quiet=True))
 
 
+def test_changed_data_is_another_cell(tmp_path):
+    first, second = hj.data.synthetic_hetero(seed=0), hj.data.synthetic_hetero(seed=1)
+    assert hire.fingerprint(first) == hire.fingerprint(hj.data.synthetic_hetero(seed=0)) != hire.fingerprint(second)
+
+
+def test_relation_level_on_one_node_type_is_refused_before_training(tmp_path):
+    with pytest.raises(SystemExit, match="use --methods plain node"):
+        hire.main(settings(tmp_path, dataset="citeseer"), Console(quiet=True))
+
+
 def test_seeds_over_fake_devices(finished, tmp_path):
     _, records, _ = finished
     spread = hire.main(settings(tmp_path, devices=2, methods=()), Console(quiet=True))

@@ -1,0 +1,41 @@
+"""Recomputes pyg_layers.npz with PyG from its stored inputs and parameters, and prints the largest difference.
+
+    python tests/golden/pyg_layers.py        # needs torch and torch_geometric, which the project does not
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch_geometric.nn import HGTConv, RGCNConv
+
+torch.set_grad_enabled(False)
+with np.load(Path(__file__).with_suffix(".npz")) as archive:
+    stored = {key: torch.from_numpy(archive[key]) for key in archive.files}
+
+
+def with_parameters(layer: torch.nn.Module, case: str) -> torch.nn.Module:
+    """The layer with the stored parameters of a case; PyG brackets a relation's name inside ParameterDicts."""
+    prefix = f"{case}/param/"
+    given = {key.removeprefix(prefix): value for key, value in stored.items() if key.startswith(prefix)}
+    plain = {name.replace("<", "").replace(">", ""): name for name in layer.state_dict()}
+    layer.load_state_dict({plain[name]: value for name, value in given.items()})
+    return layer
+
+
+worst = {}
+options = {"rgcn": {}, "rgcn_sum": {"aggr": "add"}, "rgcn_basis2": {"num_bases": 2}}
+for case, option in options.items():
+    layer = with_parameters(RGCNConv(5, 8, num_relations=3, **option), case)
+    out = layer(stored["homo/x"], stored["homo/edge_index"], stored["homo/edge_type"])
+    worst[case] = float((out - stored[f"{case}/out"]).abs().max())
+
+x = {key.split("/")[-1]: value for key, value in stored.items() if key.startswith("het/x/")}
+edges = {tuple(key.split("/")[-1].split("__")): value for key, value in stored.items() if key.startswith("het/ei/")}
+for case, width, heads in (("hgt_h2", 16, 2), ("hgt_h4_same", 8, 4)):
+    layer = with_parameters(HGTConv(8, width, (list(x), list(edges)), heads=heads), case)
+    out = layer(x, edges)
+    worst[case] = max(float((out[name] - stored[f"{case}/out/{name}"]).abs().max()) for name in x)
+
+for case, difference in worst.items():
+    print(f"{case}: {difference:.1e}")

@@ -159,7 +159,7 @@ def fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objective | None
     paired = _teacher_is_paired(teacher, len(seed_list), data.labels.shape[0], dataset.num_classes)
     if teacher is not None and not objective.needs_teacher:
         raise ValueError("a teacher is given, but no distillation term has a weight; pass objective=Objective(...)")
-    shapes = jax.eval_shape(lambda key: model.init_with_output(key, data.graph)[0], jax.random.key(0))
+    shapes = _output_shapes(model, data.graph)
     expected = (data.labels.shape[0], dataset.num_classes)
     if shapes.logits.shape != expected:
         raise ValueError(f"the model's logits are {list(shapes.logits.shape)}, but the dataset has labels for "
@@ -169,7 +169,7 @@ def fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objective | None
                          patience=patience, epochs=epochs, num_classes=dataset.num_classes)
     mesh = _seed_mesh(devices, len(seed_list))
     if seed_batch is None:
-        seed_batch = _cached_seeds(shapes) if jax.default_backend() == "cpu" else len(seed_list)
+        seed_batch = _cached_seeds(model, data.graph) if jax.default_backend() == "cpu" else len(seed_list)
     run_chunk = partial(_over_seeds, partial(_scan_epochs, seed_epoch, chunk), seed_batch, paired)
     if mesh is not None:
         over_seeds, everywhere = PartitionSpec("seed"), PartitionSpec()
@@ -346,8 +346,13 @@ def _check_finite(history: dict[str, np.ndarray], seeds: tuple[int, ...]) -> Non
                             "a smaller learning_rate or another dtype may help")
 
 
-def _cached_seeds(shapes: ModelOutput) -> int:
+def _output_shapes(model: nn.Module, graph: HeteroGraph) -> ModelOutput:
+    return jax.eval_shape(lambda key: model.init_with_output(key, graph)[0], jax.random.key(0))
+
+
+def _cached_seeds(model: nn.Module, graph: HeteroGraph) -> int:
     """How many seeds' activations of the largest layer stay within 4 MiB."""
+    shapes = _output_shapes(model, graph)
     layers = [{"logits": shapes.logits}, *shapes.hidden]
     largest = max(sum(x.size * x.dtype.itemsize for x in layer.values()) for layer in layers)
     return max(1, 4 * 2 ** 20 // largest)

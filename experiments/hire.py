@@ -123,7 +123,8 @@ def plan(settings: Settings, dataset: hj.Dataset) -> Iterator[Job]:
         weights = _override(DISTILLATION[model], alpha=settings.alpha, beta=settings.beta,
                             temperature=settings.temperature)
         shared = {"experiment": "hire", "version": hj.__version__, "dataset": settings.dataset,
-                  "split": dataset.meta["split"], "data": fingerprint(dataset), "model": model, "seeds": settings.seeds, "dtype": settings.dtype}
+                  "split": dataset.meta["split"], "data": fingerprint(dataset), "model": model,
+                  "seeds": settings.seeds, "dtype": settings.dtype}
         plain = hj.Objective()
         expert = Job(model, "teacher", teacher, plain,
                      {**shared, "label": "teacher", "network": teacher, "objective": plain})

@@ -146,7 +146,8 @@ class Objective:
             shared = [name for name in student[layer] if name in teacher[layer]]
             if len(shared) < 2:
                 raise ValueError(f"hidden layer {layer} has only the node types {shared} in student and teacher, and "
-                                 "a correlation needs two; where the graph has more, match a layer further from the output")
+                                 "a correlation needs two; where the graph has more, match a layer further from "
+                                 "the output")
             pairs.append(({name: student[layer][name] for name in shared},
                           {name: teacher[layer][name] for name in shared}))
         if not pairs:

@@ -186,11 +186,21 @@ def test_test_labels_have_no_part_in_it(dataset, base):
 # --------------------------------------------------------------------------- what must not change a number
 
 
-def test_the_same_call_gives_the_same_numbers(dataset, base, teachers):
-    """Whoever looks on, and whatever a teacher says that no term listens to."""
+def test_a_teacher_no_term_listens_to_is_refused(dataset, teachers):
+    with pytest.raises(ValueError, match="no distillation term has a weight"):
+        fit(Small(), dataset, **SETTINGS, teacher=jax.tree.map(lambda x: x[0], teachers))
+
+
+def test_logits_that_do_not_fit_the_labels_are_refused(dataset):
+    wrong = dataclasses.replace(dataset, num_classes=dataset.num_classes + 1)
+    with pytest.raises(ValueError, match="check the model's target and num_classes"):
+        fit(Small(), wrong, **SETTINGS)
+
+
+def test_the_same_call_gives_the_same_numbers(dataset, base):
+    """Whoever looks on."""
     calls = []
-    again = fit(Small(), dataset, **SETTINGS, teacher=jax.tree.map(lambda x: x[0], teachers),
-                progress=lambda done, history: calls.append((done, dict(history))))
+    again = fit(Small(), dataset, **SETTINGS, progress=lambda done, history: calls.append((done, dict(history))))
     assert_same(again, base)
     longest = int(base.metrics["epochs"].max())
     assert [done for done, _ in calls] == [5, 10, 12][:-(-longest // 5)]

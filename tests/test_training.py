@@ -312,9 +312,17 @@ def test_a_teacher_that_fits_neither_form_is_refused(dataset, shape):
         fit(Small(), dataset, teacher=teacher, objective=hj.Objective(soft_target_kl=1.0), seeds=3)
 
 
-def test_a_missing_teacher_is_said(dataset):
+def test_a_missing_teacher_and_an_idle_one_are_said(dataset, teachers):
     with pytest.raises(ValueError, match="no teacher is given"):
         fit(Small(), dataset, objective=hj.Objective(soft_target_kl=1.0), seeds=1)
+    with pytest.raises(ValueError, match="a teacher is given, but no distillation term has a weight"):
+        fit(Small(), dataset, teacher=jax.tree.map(lambda x: x[0], teachers), seeds=1)
+
+
+@pytest.mark.parametrize("model", [Small(classes=4), RGCN(target="user", num_classes=3)])
+def test_a_model_that_does_not_fit_the_labels_is_refused(dataset, model):
+    with pytest.raises(ValueError, match=re.escape("but the dataset has labels for [60, 3] (nodes, classes)")):
+        fit(model, dataset, seeds=1)
 
 
 # ------------------------------------------------------------------------------------------ loss not finite

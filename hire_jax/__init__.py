@@ -1,6 +1,6 @@
 """Knowledge distillation on graphs, heterogeneous first, as pure functions in JAX."""
 
-from hire_jax import data, figures, losses, metrics, models, report, sparse
+from hire_jax import data, figures, losses, metapaths, metrics, models, report, sparse
 from hire_jax._version import __version__
 from hire_jax.data import Dataset, DatasetError, load_dataset
 from hire_jax.distill import Objective
@@ -25,6 +25,7 @@ __all__ = [
     "fit",
     "load_dataset",
     "losses",
+    "metapaths",
     "metrics",
     "models",
     "predict",

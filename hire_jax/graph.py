@@ -22,6 +22,12 @@ EdgeType = tuple[str, str, str]
 Features = jax.Array | SparseFeatures
 
 
+# A relation between at most _DENSE_PAIRS pairs that links more than this share of them also keeps the full matrix
+# (a byte a pair): attention over all pairs is then cheaper than over the edges (docs/performance.md).
+_DENSE_ABOVE = 0.05
+_DENSE_PAIRS = 2 ** 28
+
+
 class GraphError(ValueError):
     """A graph that cannot be built: the message names the type or relation, what was expected and what came."""
 
@@ -38,7 +44,9 @@ class RelationBlock:
 
     csr: CSR  # [N_destination, N_source * R]
     mean: jax.Array  # float32[E], 1 / (number of entries of that destination and relation)
+    t_mean: jax.Array  # float32[E], the same in the order of the transposed pattern
     positions: dict[EdgeType, jax.Array] | None  # int32[E_r], where relation r's edges stand; None if R = 1
+    adjacency: jax.Array | None  # bool[N_destination, N_source] of one relation that links a good part of all pairs
     edge_types: tuple[EdgeType, ...] = dataclasses.field(metadata={"static": True})
 
     @property
@@ -352,7 +360,20 @@ def _block(edge_types: tuple[EdgeType, ...], relations: Mapping[EdgeType, jraph.
         positions = {edge_type: jnp.asarray(index, jnp.int32)
                      for edge_type, index in zip(edge_types, grouped, strict=True)}
     csr = CSR.from_sorted(rows, columns, (counts[destination], counts[source] * width))
-    return RelationBlock(csr=csr, mean=jnp.asarray(mean, jnp.float32), positions=positions, edge_types=edge_types)
+    mean = jnp.asarray(mean, jnp.float32)
+    return RelationBlock(csr=csr, mean=mean, t_mean=mean[csr.t_entries], positions=positions,
+                         adjacency=_dense_adjacency(rows, columns, csr.shape) if width == 1 else None,
+                         edge_types=edge_types)
+
+
+def _dense_adjacency(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> jax.Array | None:
+    """Which pairs are linked, where that is many of them, none twice, and the matrix is not too large."""
+    pairs = shape[0] * shape[1]
+    if not _DENSE_ABOVE * pairs < rows.size <= pairs <= _DENSE_PAIRS:
+        return None
+    adjacency = np.zeros(shape, np.bool_)
+    adjacency[rows, columns] = True
+    return jnp.asarray(adjacency) if np.count_nonzero(adjacency) == rows.size else None
 
 
 def _sorted_pairs(edges: np.ndarray) -> np.ndarray:

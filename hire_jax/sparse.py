@@ -109,13 +109,15 @@ def _indptr(indices: np.ndarray, count: int) -> np.ndarray:
 # ---------------------------------------------------------------------------------------------- products
 
 
-def spmm(csr: CSR, weights: Array | None, x: Array) -> Array:
+def spmm(csr: CSR, weights: Array | None, x: Array, *, t_weights: Array | None = None) -> Array:
     """Sparse times dense: y_i = sum over entries e of row i of w_e x_{col(e)}.
 
     Args:
       csr: pattern of an (n, m) matrix with E entries.
       weights: [E], or [E, H] for H heads side by side, or None for ones.
       x: [m] or [m, ...]; with weights [E, H] it must be [m, H, ...].
+      t_weights: weights[csr.t_entries] where it is at hand: constant weights need not be gathered at every
+        step for the gradient. No gradient flows into it.
 
     Returns:
       [n, ...] of x's dtype. Sums run in float32 for narrower types.
@@ -128,7 +130,9 @@ def spmm(csr: CSR, weights: Array | None, x: Array) -> Array:
     """
     _check_operand("x", x, csr.shape[1])
     if weights is None:
-        weights = jnp.ones(csr.num_entries, x.dtype)
+        weights = t_weights = jnp.ones(csr.num_entries, x.dtype)
+    if t_weights is not None and t_weights.shape != weights.shape:
+        raise ValueError(f"t_weights must have the shape of weights {weights.shape}, got {t_weights.shape}")
     if weights.ndim not in (1, 2) or weights.shape[0] != csr.num_entries:
         raise ValueError(f"weights must be [{csr.num_entries}] or [{csr.num_entries}, heads], got {weights.shape}")
     if weights.ndim == 2:
@@ -138,7 +142,7 @@ def spmm(csr: CSR, weights: Array | None, x: Array) -> Array:
     dtype = x.dtype
     compute = dtype if dtype in (jnp.float32, jnp.float64) else jnp.float32
     flat = _flatten_after(weights.ndim, x).astype(compute)
-    y = _spmm(csr, weights.astype(compute), flat)
+    y = _spmm(csr, weights.astype(compute), None if t_weights is None else t_weights.astype(compute), flat)
     return y.reshape(csr.shape[0], *x.shape[1:]).astype(dtype)
 
 
@@ -164,6 +168,28 @@ def sddmm(csr: CSR, a: Array, b: Array) -> Array:
     return _sddmm(csr, a.astype(dtype), b.astype(dtype))
 
 
+def edge_sum(csr: CSR, a: Array, b: Array) -> Array:
+    """Sampled sum: s_e = a_{row(e)} + b_{col(e)}, what additive attention scores an edge with.
+
+    Args:
+      csr: pattern of an (n, m) matrix with E entries.
+      a: [n] or [n, H].
+      b: [m] or [m, H], of a's dtype.
+
+    Returns:
+      [E] or [E, H]. Gradients are sums over sorted segments.
+
+    Raises:
+      ValueError: shapes that do not fit the pattern or each other.
+    """
+    _check_operand("a", a, csr.shape[0])
+    _check_operand("b", b, csr.shape[1])
+    if a.shape[1:] != b.shape[1:] or a.dtype != b.dtype:
+        raise ValueError(f"a and b must agree in all but their rows, got {a.dtype}{list(a.shape)} and "
+                         f"{b.dtype}{list(b.shape)}")
+    return _edge_sum(csr, a, b)
+
+
 def spmm_reference(csr: CSR, weights: Array | None, x: Array) -> Array:
     """The plain form of `spmm`: gather, scale, `segment_sum`. Kept to hold the fast forms against."""
     gathered = x[csr.cols]
@@ -185,19 +211,21 @@ def _check_operand(name: str, x: Array, length: int) -> None:
 
 
 @jax.custom_vjp
-def _spmm(csr: CSR, weights: Array, x: Array) -> Array:
+def _spmm(csr: CSR, weights: Array, t_weights: Array | None, x: Array) -> Array:
     return _product(csr.rows, csr.cols, csr.indptr, weights, x)
 
 
-def _spmm_fwd(csr: CSR, weights: Array, x: Array) -> tuple[Array, tuple[CSR, Array, Array]]:
-    return _spmm(csr, weights, x), (csr, weights, x)
+def _spmm_fwd(csr: CSR, weights: Array, t_weights: Array | None, x: Array) -> tuple[Array, tuple]:
+    return _spmm(csr, weights, t_weights, x), (csr, weights, t_weights, x)
 
 
-def _spmm_bwd(residuals: tuple[CSR, Array, Array], dy: Array) -> tuple[None, Array, Array]:
+def _spmm_bwd(residuals: tuple, dy: Array) -> tuple:
     # Written with the differentiable products themselves, so that second derivatives exist too. Whichever
     # of the two is not asked for is dead code and removed by the compiler.
-    csr, weights, x = residuals
-    return None, _sddmm(csr, dy, x), _spmm(csr.T, weights[csr.t_entries], dy)
+    csr, weights, t_weights, x = residuals
+    if t_weights is None:
+        t_weights = weights[csr.t_entries]
+    return None, _sddmm(csr, dy, x), None, _spmm(csr.T, t_weights, weights, dy)
 
 
 _spmm.defvjp(_spmm_fwd, _spmm_bwd)
@@ -219,6 +247,23 @@ def _sddmm_bwd(residuals: tuple[CSR, Array, Array], ds: Array) -> tuple[None, Ar
 
 
 _sddmm.defvjp(_sddmm_fwd, _sddmm_bwd)
+
+
+@jax.custom_vjp
+def _edge_sum(csr: CSR, a: Array, b: Array) -> Array:
+    return _take(a, csr.rows) + _take(b, csr.cols)
+
+
+def _edge_sum_fwd(csr: CSR, a: Array, b: Array) -> tuple[Array, CSR]:
+    return _edge_sum(csr, a, b), csr
+
+
+def _edge_sum_bwd(csr: CSR, ds: Array) -> tuple[None, Array, Array]:
+    return (None, segment_sum(ds, csr.rows, csr.shape[0]),
+            segment_sum(_take(ds, csr.t_entries), csr.t_rows, csr.shape[1]))
+
+
+_edge_sum.defvjp(_edge_sum_fwd, _edge_sum_bwd)
 
 
 @jax.custom_batching.custom_vmap
@@ -295,6 +340,7 @@ class SparseFeatures:
 
     csr: CSR
     data: Array  # [nnz]
+    t_data: Array  # [nnz], the same ordered by column
 
     @classmethod
     def from_csr(cls, indptr: Any, indices: Any, data: Any, shape: tuple[int, int]) -> "SparseFeatures":
@@ -330,7 +376,8 @@ class SparseFeatures:
             raise ValueError(f"data[{int(np.argmin(np.isfinite(data)))}] is not finite")
         row_of_entry = np.repeat(np.arange(rows), np.diff(indptr))
         values = jnp.asarray(data if np.issubdtype(data.dtype, np.floating) else data.astype(np.float32))
-        return cls(csr=CSR.from_sorted(row_of_entry, indices, (rows, columns)), data=values)
+        csr = CSR.from_sorted(row_of_entry, indices, (rows, columns))
+        return cls(csr=csr, data=values, t_data=values[csr.t_entries])
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -349,7 +396,7 @@ class SparseFeatures:
 
     def __matmul__(self, w: Array) -> Array:
         """[N, F] @ [F, d] -> [N, d], in w's dtype."""
-        return spmm(self.csr, self.data, w)
+        return spmm(self.csr, self.data, w, t_weights=self.t_data)
 
     def todense(self) -> Array:
         """[N, F] dense: for tests and small examples only."""
@@ -368,7 +415,8 @@ class SparseFeatures:
     def row_normalised(self) -> "SparseFeatures":
         """Every row divided by the sum of its absolute values; empty rows stay empty."""
         total = segment_sum(jnp.abs(self.data), self.csr.rows, self.shape[0])
-        return dataclasses.replace(self, data=self.data / jnp.where(total > 0, total, 1.0)[self.csr.rows])
+        data = self.data / jnp.where(total > 0, total, 1.0)[self.csr.rows]
+        return SparseFeatures(csr=self.csr, data=data, t_data=data[self.csr.t_entries])
 
 
 # ---------------------------------------------------------------------------------------------- segments

@@ -224,11 +224,12 @@ def _initial_states(seeds: jax.Array, graph: HeteroGraph, model: nn.Module,
 def _over_seeds(run: Callable, batch: int, paired: bool, state: _SeedState, data: _Data,
                 teacher: ModelOutput | None) -> tuple[_SeedState, dict[str, jax.Array]]:
     """run(state, data, teacher) for every seed: one vmap, or several of `batch` seeds one after another."""
-    if batch >= state.epoch.shape[0]:
+    if 1 < batch and batch >= state.epoch.shape[0]:
         return jax.vmap(run, in_axes=(0, None, 0 if paired else None))(state, data, teacher)
+    size = None if batch == 1 else batch  # one at a time without a mapped axis of length 1, which costs time
     if paired:
-        return jax.lax.map(lambda pair: run(pair[0], data, pair[1]), (state, teacher), batch_size=batch)
-    return jax.lax.map(lambda one: run(one, data, teacher), state, batch_size=batch)
+        return jax.lax.map(lambda pair: run(pair[0], data, pair[1]), (state, teacher), batch_size=size)
+    return jax.lax.map(lambda one: run(one, data, teacher), state, batch_size=size)
 
 
 def _scan_epochs(epoch: Callable, length: int, state: _SeedState, data: _Data,

@@ -1,7 +1,7 @@
 """`Dataset`: a graph with the labels and splits of its target node type."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -48,6 +48,10 @@ class Dataset:
         labels = np.asarray(self.labels)
         check_labels(labels, self.graph.num_nodes[self.target], self.num_classes, self.multilabel)
         check_masks({part: np.asarray(mask) for part, mask in self.splits.items()}, labels)
+
+    def with_graph(self, graph: HeteroGraph) -> "Dataset":
+        """The same task on another graph of the same target nodes, such as one of metapaths."""
+        return replace(self, graph=graph)
 
     def __repr__(self) -> str:
         sizes = "/".join(str(int(self.splits[part].sum())) for part in PARTS)

@@ -31,6 +31,11 @@ def keep_mask(key: jax.Array, shape: tuple[int, ...], rate: float) -> jax.Array:
     for axis in reversed(range(len(shape))):
         index += jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(stride)
         stride *= shape[axis]
+    return keep_at(words, index, rate)
+
+
+def keep_at(words: jax.Array, index: jax.Array, rate: float) -> jax.Array:
+    """bool of index's shape: False with probability `rate`, from two key words and uint32 indices."""
     return _mix(_mix(index + words[0]) ^ words[1]) >= jnp.uint32(round(rate * (2 ** 32 - 1)))
 
 

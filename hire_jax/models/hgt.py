@@ -1,15 +1,16 @@
 """Heterogeneous graph transformer (HGT), arXiv 2003.01332."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from hire_jax.graph import EdgeType, HeteroGraph, RelationBlock
-from hire_jax.models.blocks import InputProjection, NormAct, glorot
 from hire_jax.models.dropout import Dropout
-from hire_jax.models.output import ModelOutput
+from hire_jax.models.projection import glorot
+from hire_jax.models.trunk import Attention, Hidden, NodeClassifier
 from hire_jax.sparse import joint_segment_softmax, sddmm, spmm
 
 
@@ -102,45 +103,20 @@ class HGTLayer(nn.Module, kw_only=True):
         return parameter if self.dtype is None else parameter.astype(self.dtype)
 
 
-class HGT(nn.Module, kw_only=True):
+class HGT(NodeClassifier, kw_only=True):
     """HGT node classifier (arXiv 2003.01332), with layer norm and GELU between layers.
 
-    Args:
-      target: node type whose nodes are classified.
-      num_classes: width of the logits.
-      hidden: width of every layer; a multiple of heads.
-      layers: number of attention layers.
-      heads: attention heads.
-      dropout: rate after the input projection and after every layer.
+    Args, beside those of `NodeClassifier`:
+      heads: attention heads; they divide hidden, or ValueError is raised.
       attention_dropout: rate on attention weights while training.
-      dtype: arithmetic of the layers, e.g. jnp.bfloat16; parameters, softmax and logits stay float32.
-
-    `apply(variables, graph, train=False)` returns a `ModelOutput`; logits are [N_target, num_classes].
-    Raises GraphError when `target` is not a node type, ValueError when heads do not divide hidden.
     """
 
-    target: str
-    num_classes: int
-    hidden: int = 64
-    layers: int = 2
     heads: int = 4
-    dropout: float = 0.5
     attention_dropout: float = 0.0
-    dtype: jnp.dtype | None = None
 
-    @nn.compact
-    def __call__(self, graph: HeteroGraph, *, train: bool = False) -> ModelOutput:
-        needed = graph.receptive_field(self.target, self.layers)
-        h = InputProjection(width=self.hidden, dtype=self.dtype)(graph, needed[0])
-        h = NormAct(dtype=self.dtype)(h)
-        hidden, attention = [h], []
-        for types in needed[1:]:
-            h = Dropout(rate=self.dropout)(h, train=train)
-            h, weights = HGTLayer(features=self.hidden, heads=self.heads, attention_dropout=self.attention_dropout,
-                                  dtype=self.dtype)(graph, h, types, train=train)
-            h = NormAct(dtype=self.dtype)(h)
-            hidden.append(h)
-            attention.append(weights)
-        h = Dropout(rate=self.dropout)(h, train=train)
-        logits = nn.Dense(self.num_classes, name="classifier")(h[self.target].astype(jnp.float32))
-        return ModelOutput(logits=logits, hidden=tuple(hidden), attention=tuple(attention))
+    def convolve(self, graph: HeteroGraph, hidden: Hidden, destinations: Sequence[str], carry: Any,
+                 train: bool) -> tuple[Hidden, Attention, Any]:
+        """One `HGTLayer`."""
+        layer = HGTLayer(features=self.hidden, heads=self.heads, attention_dropout=self.attention_dropout,
+                         dtype=self.dtype)
+        return *layer(graph, hidden, destinations, train=train), None

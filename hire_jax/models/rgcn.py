@@ -1,16 +1,15 @@
 """Relational graph convolution (R-GCN), arXiv 1703.06103."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from hire_jax.graph import HeteroGraph, RelationBlock
-from hire_jax.models.blocks import InputProjection, NormAct, glorot
-from hire_jax.models.dropout import Dropout
-from hire_jax.models.output import ModelOutput
+from hire_jax.models.projection import glorot
+from hire_jax.models.trunk import Attention, Hidden, NodeClassifier
 from hire_jax.sparse import spmm
 
 Aggregation = Literal["mean", "sum"]
@@ -76,52 +75,27 @@ class RGCNLayer(nn.Module, kw_only=True):
 
 def _aggregate(block: RelationBlock, x: jax.Array, kernels: jax.Array, aggregation: Aggregation) -> jax.Array:
     relations, width, features = kernels.shape
-    weights = block.mean if aggregation == "mean" else None
+    weights, t_weights = (block.mean, block.t_mean) if aggregation == "mean" else (None, None)
     destinations, sources = block.csr.shape[0], x.shape[0]
     if relations == 1 and destinations < sources:
-        return spmm(block.csr, weights, x) @ kernels[0]
+        return spmm(block.csr, weights, x, t_weights=t_weights) @ kernels[0]
     messages = x @ kernels.transpose(1, 0, 2).reshape(width, relations * features)
-    return spmm(block.csr, weights, messages.reshape(sources * relations, features))
+    return spmm(block.csr, weights, messages.reshape(sources * relations, features), t_weights=t_weights)
 
 
-class RGCN(nn.Module, kw_only=True):
+class RGCN(NodeClassifier, kw_only=True):
     """R-GCN node classifier (arXiv 1703.06103) with layer norm and GELU between layers.
 
-    Args:
-      target: node type whose nodes are classified.
-      num_classes: width of the logits.
-      hidden: width of every layer.
-      layers: number of relational convolutions.
+    Args, beside those of `NodeClassifier`:
       bases: number of basis matrices shared by the relations of a layer, or None for a free matrix each.
       aggregation: "mean" over each relation's neighbours, or "sum".
-      dropout: rate after the input projection and after every layer.
-      dtype: arithmetic of the layers, e.g. jnp.bfloat16; parameters and logits stay float32.
-
-    `apply(variables, graph, train=False)` returns a `ModelOutput`; logits are [N_target, num_classes].
-    Raises GraphError when `target` is not a node type.
     """
 
-    target: str
-    num_classes: int
-    hidden: int = 64
-    layers: int = 2
     bases: int | None = None
     aggregation: Aggregation = "mean"
-    dropout: float = 0.5
-    dtype: jnp.dtype | None = None
 
-    @nn.compact
-    def __call__(self, graph: HeteroGraph, *, train: bool = False) -> ModelOutput:
-        needed = graph.receptive_field(self.target, self.layers)
-        h = InputProjection(width=self.hidden, dtype=self.dtype)(graph, needed[0])
-        h = NormAct(dtype=self.dtype)(h)
-        hidden = [h]
-        for types in needed[1:]:
-            h = Dropout(rate=self.dropout)(h, train=train)
-            h = RGCNLayer(features=self.hidden, bases=self.bases, aggregation=self.aggregation,
-                          dtype=self.dtype)(graph, h, types)
-            h = NormAct(dtype=self.dtype)(h)
-            hidden.append(h)
-        h = Dropout(rate=self.dropout)(h, train=train)
-        logits = nn.Dense(self.num_classes, name="classifier")(h[self.target].astype(jnp.float32))
-        return ModelOutput(logits=logits, hidden=tuple(hidden), attention=({},) * self.layers)
+    def convolve(self, graph: HeteroGraph, hidden: Hidden, destinations: Sequence[str], carry: Any,
+                 train: bool) -> tuple[Hidden, Attention, Any]:
+        """One `RGCNLayer`."""
+        layer = RGCNLayer(features=self.hidden, bases=self.bases, aggregation=self.aggregation, dtype=self.dtype)
+        return layer(graph, hidden, destinations), {}, None

@@ -7,19 +7,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch_geometric.nn import HGTConv, RGCNConv
+from torch_geometric.nn import GATConv, GCNConv, HANConv, HeteroConv, HGTConv, RGCNConv, SAGEConv
 
 torch.set_grad_enabled(False)
 with np.load(Path(__file__).with_suffix(".npz")) as archive:
     stored = {key: torch.from_numpy(archive[key]) for key in archive.files}
 
 
+def _plain(name: str) -> str:
+    return name.replace("<", "").replace(">", "").replace("___", "__")
+
+
 def with_parameters(layer: torch.nn.Module, case: str) -> torch.nn.Module:
-    """The layer with the stored parameters of a case; PyG brackets a relation's name inside ParameterDicts."""
+    """The layer with the stored parameters of a case; names are compared without the brackets PyG puts in some."""
     prefix = f"{case}/param/"
     given = {key.removeprefix(prefix): value for key, value in stored.items() if key.startswith(prefix)}
-    plain = {name.replace("<", "").replace(">", ""): name for name in layer.state_dict()}
-    layer.load_state_dict({plain[name]: value for name, value in given.items()})
+    names = {_plain(name): name for name in layer.state_dict()}
+    layer.load_state_dict({names[_plain(name)]: value for name, value in given.items()})
     return layer
 
 
@@ -30,12 +34,28 @@ for case, option in options.items():
     out = layer(stored["homo/x"], stored["homo/edge_index"], stored["homo/edge_type"])
     worst[case] = float((out - stored[f"{case}/out"]).abs().max())
 
+homogeneous = {
+    "gcn": GCNConv(5, 8), "gcn_nonorm_selfloop_off": GCNConv(5, 8, add_self_loops=False),
+    "gat": GATConv(5, 8, heads=2),
+}  # fmt: skip
+for case, layer in homogeneous.items():
+    out = with_parameters(layer, case)(stored["homo/x"], stored["homo/edge_index"])
+    worst[case] = float((out - stored[f"{case}/out"]).abs().max())
+
 x = {key.split("/")[-1]: value for key, value in stored.items() if key.startswith("het/x/")}
 edges = {tuple(key.split("/")[-1].split("__")): value for key, value in stored.items() if key.startswith("het/ei/")}
 for case, width, heads in (("hgt_h2", 16, 2), ("hgt_h4_same", 8, 4)):
     layer = with_parameters(HGTConv(8, width, (list(x), list(edges)), heads=heads), case)
     out = layer(x, edges)
     worst[case] = max(float((out[name] - stored[f"{case}/out/{name}"]).abs().max()) for name in x)
+
+layer = with_parameters(HANConv(8, 16, (list(x), list(edges)), heads=2), "han_h2")
+out = layer(x, edges)
+worst["han_h2"] = max(float((out[name] - stored[f"han_h2/out/{name}"]).abs().max()) for name in x)
+layer = HeteroConv({edge_type: SAGEConv((8, 8), 8) for edge_type in edges}, aggr="sum")
+out = with_parameters(layer, "heteroconv_sage_sum")(x, edges)
+worst["heteroconv_sage_sum"] = max(
+    float((out[name] - stored[f"heteroconv_sage_sum/out/{name}"]).abs().max()) for name in out)
 
 for case, difference in worst.items():
     print(f"{case}: {difference:.1e}")

@@ -1,4 +1,4 @@
-"""Parts that heterogeneous models share: the input projection and what stands between two layers."""
+"""What brings features of different widths to one: the input projection."""
 
 from collections.abc import Sequence
 
@@ -40,17 +40,3 @@ class InputProjection(nn.Module, kw_only=True):
             if self.dtype is not None:
                 hidden[name] = hidden[name].astype(self.dtype)
         return hidden
-
-
-class NormAct(nn.Module, kw_only=True):
-    """Layer norm, then GELU, for each node type by itself.
-
-    Without a norm narrow students were seen to collapse on some seeds in early trials: two classes merge and
-    never part. With layer norm and GELU no seed of the tables in docs/hire.md does.
-    """
-
-    dtype: jnp.dtype | None = None
-
-    @nn.compact
-    def __call__(self, hidden: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        return {name: nn.gelu(nn.LayerNorm(dtype=self.dtype, name=f"norm_{name}")(x)) for name, x in hidden.items()}

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy.special import erf
 
-from hire_jax.models.blocks import InputProjection, NormAct
+from hire_jax.models.normact import NormAct
+from hire_jax.models.projection import InputProjection
 
 
 @pytest.fixture(scope="module")

@@ -29,9 +29,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from rich.console import Console
 from rich.table import Table
 
@@ -42,6 +40,9 @@ from experiments.memory import use_heap_for_large_arrays
 from experiments.store import environment
 from hire_jax import training
 from hire_jax.data import DatasetNotFoundError
+
+# Threads of an OpenMP program go on spinning for a while after its work, and would be timed with the next one's.
+PAUSE = 0.1
 
 Contender = Callable[[], float]  # runs some epochs, returns seconds an epoch
 Seconds = dict[str, list[float]]
@@ -65,7 +66,7 @@ class Settings:
     """Number of relational convolutions."""
     repeats: int = 20
     """Timings of each contender."""
-    epochs: int = 5
+    epochs: int = 10
     """Epochs in one timing."""
     seeds: int = 10
     """Seeds of the program that trains several at once."""
@@ -155,28 +156,14 @@ class OurEpochs:
     def __init__(
         self, dataset: hj.Dataset, model: Any, *, seeds: int = 1, epochs: int = 5, seed_batch: int | None = None
     ) -> None:
-        optimizer = optax.flatten(optax.adamw(5e-3, weight_decay=1e-3))
         # No patience and no last epoch: a chunk costs the same however often it is run.
-        epoch = partial(
-            training._epoch,
-            model=model,
-            objective=hj.Objective(),
-            optimizer=optimizer,
-            monitor="val_loss",
-            patience=2**30,
-            epochs=2**30,
-            num_classes=dataset.num_classes,
-        )
-        batch = seed_batch or training._cached_seeds(model, dataset.graph)
-        chunk = partial(training._over_seeds, partial(training._scan_epochs, epoch, epochs), batch, False)
-        self.epochs = epochs
-        self.data = training._Data(dataset.graph, dataset.labels, dataset.splits)
-        self.state = training._initial_states(jnp.arange(seeds, dtype=jnp.uint32), dataset.graph, model, optimizer)
-        self.compiled = jax.jit(chunk, donate_argnums=0).lower(self.state, self.data, None).compile()
+        program = training.compile_fit(model, dataset, seeds=seeds, epochs=2**30, patience=2**30,
+                                       monitor="val_accuracy", seed_batch=seed_batch, chunk=epochs)
+        self.epochs, self.run, self.state, self.compiled = epochs, program.run, program.state, program.compiled
 
     def __call__(self) -> float:
         start = time.perf_counter()
-        self.state, records = self.compiled(self.state, self.data, None)
+        self.state, records = self.run(self.state)
         for values in records.values():
             np.asarray(values)
         jax.block_until_ready(self.state)
@@ -188,10 +175,12 @@ class OurEpochs:
 
 
 def in_turns(contenders: Mapping[str, Contender], repeats: int, tracker: Tracker | None = None) -> Seconds:
-    """Seconds of every call: each contender once a turn, after two calls of each that are not counted."""
+    """Seconds of every call: each contender once a turn, on a machine at rest, after two calls of each that
+    are not counted."""
     seconds: Seconds = {name: [] for name in contenders}
     for repeat in range(-2, repeats):
         for name, contender in contenders.items():
+            time.sleep(PAUSE)
             taken = contender()
             if repeat >= 0:
                 seconds[name].append(taken)

@@ -238,6 +238,18 @@ class HeteroGraph:
                 attributes[reverse] = np.asarray(features)
         return self.add_relations(new, attributes) if new else self
 
+    def keep_features(self, types: Sequence[str]) -> "HeteroGraph":
+        """The same graph in which only `types` have features; models give the others a learned row a node.
+
+        Raises:
+          GraphError: a type is unknown.
+        """
+        for name in types:
+            if name not in self.num_nodes:
+                raise GraphError(f"types names node type {name!r}, which is unknown; the graph has "
+                                 f"{list(self.node_types)}")
+        return dataclasses.replace(self, features={name: x for name, x in self.features.items() if name in types})
+
     def metapath(self, path: Sequence[EdgeType]) -> tuple[np.ndarray, np.ndarray]:
         """Composes relations by sparse products: which pairs a metapath joins, and by how many paths.
 

@@ -284,6 +284,17 @@ def results_table(
     return ResultsTable(title, baseline, tuple(metrics), tuple(rows))
 
 
+def rich_table(lines: Sequence[Sequence[str]], *, title: str = "") -> Table:
+    """Headings and lines of text as a table for terminals: the first two columns left, numbers right."""
+    table = Table(title=title or None, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.show_edge = table.pad_edge = False
+    for i, name in enumerate(lines[0]):
+        table.add_column(name.replace(" ", "\n"), justify="right" if i > 1 else "left", no_wrap=True)
+    for line in lines[1:]:
+        table.add_row(*(Text(text) for text in line))
+    return table
+
+
 def finite_values(name: str, values: ArrayLike) -> NDArray[np.float64]:
     """[S] values as float64; raises ValueError, naming them, when empty, of another rank, or not finite."""
     array = np.asarray(values, np.float64)

@@ -76,9 +76,12 @@ class FitResult:
         """Number of trained numbers of one seed's network."""
         return sum(leaf.size for leaf in jax.tree.leaves(self.params)) // len(self.seeds)
 
-    def outputs(self) -> ModelOutput:
-        """The model's output of every seed, each array with a leading axis S: the teacher of a paired student."""
-        return predict(self.model, self.params, self.graph)
+    def outputs(self, *, attention: bool = False) -> ModelOutput:
+        """The model's output of every seed, each array with a leading axis S: the teacher of a paired student.
+
+        Attention maps, often the largest arrays of all, come with `attention=True` only.
+        """
+        return predict(self.model, self.params, self.graph, attention=attention)
 
 
 class _SeedState(NamedTuple):
@@ -102,16 +105,21 @@ def named_key(key: jax.Array, name: str) -> jax.Array:
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
-def predict(model: nn.Module, params: Params, graph: HeteroGraph) -> ModelOutput:
+def predict(model: nn.Module, params: Params, graph: HeteroGraph, *, attention: bool = False) -> ModelOutput:
     """The output of several trained networks, one a seed, without dropout.
 
     Args:
       params: variables with a leading axis S on every leaf, as in `FitResult.params`.
+      attention: whether to keep the attention maps; otherwise they are not computed and the field is ().
 
     Returns:
       A `ModelOutput` whose arrays have a leading axis S.
     """
-    return jax.jit(jax.vmap(partial(model.apply, train=False), in_axes=(0, None)))(params, graph)
+    def output(params: Params, graph: HeteroGraph) -> ModelOutput:
+        full: Any = model.apply(params, graph, train=False)
+        return full if attention else full._replace(attention=())
+
+    return jax.jit(jax.vmap(output, in_axes=(0, None)))(params, graph)
 
 
 def fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objective | None = None,
@@ -149,6 +157,50 @@ def fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objective | None
         fits neither form or that no term of the objective asks for, bad numbers.
       TrainingError: a loss became NaN or infinite; names the seed and the epoch.
     """
+    start = time.perf_counter()
+    program = compile_fit(model, dataset, objective=objective, teacher=teacher, seeds=seeds, epochs=epochs,
+                          patience=patience, learning_rate=learning_rate, weight_decay=weight_decay,
+                          optimizer=optimizer, monitor=monitor, devices=devices, seed_batch=seed_batch, chunk=chunk)
+    compile_seconds = time.perf_counter() - start
+
+    start = time.perf_counter()
+    parts: list[dict[str, np.ndarray]] = []
+    history: dict[str, np.ndarray] = {}
+    state = program.state
+    for _ in range(0, epochs, chunk):
+        state, records = program.run(state)
+        parts.append({name: np.asarray(values) for name, values in records.items()})
+        history = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
+        _check_finite(history, program.seeds)
+        if progress is not None:
+            progress(min(history["active"].shape[1], epochs), history)
+        if not history["active"][:, -1].any():
+            break
+    seconds = time.perf_counter() - start
+    return _result(model, program.data, state, history, program.seeds, dataset.num_classes, seconds, compile_seconds)
+
+
+class Program(NamedTuple):
+    """`fit` before its first epoch.
+
+    `run(state)` trains `chunk` epochs and gives (state, {name: [S, chunk]} records); it takes over the memory of
+    the state it is given. `compiled` is the XLA program behind it, `data` what all its calls share.
+    """
+
+    run: Callable[[Any], tuple[Any, dict[str, jax.Array]]]
+    state: Any
+    seeds: tuple[int, ...]
+    data: Any
+    compiled: Any
+
+
+def compile_fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objective | None = None,
+                teacher: ModelOutput | None = None, seeds: int | Sequence[int] = 10, epochs: int = 200,
+                patience: int = 50, learning_rate: float | optax.Schedule = 5e-3, weight_decay: float = 1e-3,
+                optimizer: optax.GradientTransformation | None = None, monitor: Monitor = "val_loss",
+                devices: int | Sequence[jax.Device] | None = None, seed_batch: int | None = None,
+                chunk: int = 10) -> Program:
+    """Checks the arguments of `fit`, which are the same, and compiles its program without running an epoch."""
     objective = Objective() if objective is None else objective
     seed_list = tuple(range(seeds)) if isinstance(seeds, int) else tuple(int(seed) for seed in seeds)
     _check_arguments(dataset, seed_list, monitor, epochs=epochs, patience=patience, chunk=chunk,
@@ -176,29 +228,13 @@ def fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objective | None
         run_chunk = jax.shard_map(run_chunk, mesh=mesh, check_vma=False, out_specs=over_seeds,
                                   in_specs=(over_seeds, everywhere, over_seeds if paired else everywhere))
 
-    start = time.perf_counter()
     state = _initial_states(jnp.asarray(seed_list, jnp.uint32), data.graph, model, optimizer)
     if mesh is not None:  # wherever the arrays were: a teacher may come from a fit on other devices
         split, copied = NamedSharding(mesh, over_seeds), NamedSharding(mesh, everywhere)
         state, data = jax.device_put(state, split), jax.device_put(data, copied)
         teacher = jax.device_put(teacher, split if paired else copied)
     compiled = jax.jit(run_chunk, donate_argnums=0).lower(state, data, teacher).compile()
-    compile_seconds = time.perf_counter() - start
-
-    start = time.perf_counter()
-    parts: list[dict[str, np.ndarray]] = []
-    history: dict[str, np.ndarray] = {}
-    for _ in range(0, epochs, chunk):
-        state, records = compiled(state, data, teacher)
-        parts.append({name: np.asarray(values) for name, values in records.items()})
-        history = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
-        _check_finite(history, seed_list)
-        if progress is not None:
-            progress(min(history["active"].shape[1], epochs), history)
-        if not history["active"][:, -1].any():
-            break
-    seconds = time.perf_counter() - start
-    return _result(model, data, state, history, seed_list, dataset.num_classes, seconds, compile_seconds)
+    return Program(lambda state: compiled(state, data, teacher), state, seed_list, data, compiled)
 
 
 # ------------------------------------------------------------------------------- one seed, compiled parts

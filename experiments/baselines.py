@@ -1,0 +1,256 @@
+"""The model zoo at its own strength: every model on every graph, many seeds, beside the published numbers.
+
+A gain over a weak baseline is worth nothing, so this table comes before any distillation. For each dataset and
+model it trains the configuration in experiments/configs/baselines.py and prints macro- and micro-F1 beside the
+published mean and sd, with a mark (<) where ours is below published minus one sd. Finished cells are kept on disk:
+a run that was stopped goes on where it was.
+
+The graphs are not shipped: put NAME.npz files into a folder and name it with --root or HIRE_JAX_DATA.
+
+Examples:
+  python -m experiments.baselines --root FOLDER                     # six models, DBLP, ACM and IMDB of HGB, 10 seeds
+  python -m experiments.baselines --datasets imdb_gtn --models RGCN MLP --seeds 3
+  python -m experiments.baselines --tune                            # choose configurations on validation, 3 seeds
+  python -m experiments.baselines --smoke                           # in a minute, to see that it runs
+"""
+
+import dataclasses
+import itertools
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from rich.console import Console
+
+import hire_jax as hj
+from experiments.configs import baselines as configs
+from experiments.configs.baselines import Baseline
+from experiments.console import Tracker, track
+from experiments.hire import fingerprint
+from experiments.memory import use_heap_for_large_arrays
+from experiments.reference.hgb import PUBLISHED, Published
+from experiments.store import Cell, ResultStore, key
+from hire_jax import metapaths
+
+TUNING_SEEDS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What to run."""
+
+    datasets: tuple[str, ...] = configs.DATASETS
+    """Names for `hire_jax.load_dataset`, as NAME or NAME/SPLIT."""
+    models: tuple[str, ...] = configs.CORE
+    """Architectures, as in `hire_jax.models`."""
+    seeds: int = 10
+    """Seeds 0 .. n-1, trained together as one program."""
+    epochs: int | None = None
+    """At most this many epochs; None takes the configuration's."""
+    tune: bool = False
+    """Instead: try the grid of the configuration file on validation and print what to write into it."""
+    devices: int | None = None
+    """Spread the seeds over this many devices; must divide --seeds."""
+    root: Path | None = None
+    """Folder with dataset files."""
+    out: Path = Path("runs/baselines")
+    """Folder for results; finished cells found there are not run again."""
+    smoke: bool = False
+    """The bundled IMDB, width 8, 2 seeds, 3 epochs: shows in a minute that everything runs. Kept apart in OUT/smoke."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One cell: a model on a dataset."""
+
+    dataset: str
+    model: str
+    network: Baseline
+    config: Mapping[str, Any]
+
+
+def main(settings: Settings, console: Console | None = None) -> dict[tuple[str, str], Cell]:
+    """Runs what is missing, prints the tables, writes table.md and results.csv; returns the cells by name.
+
+    Ctrl-C leaves finished cells on disk, says where, and exits with status 130.
+    """
+    console = console or Console()
+    use_heap_for_large_arrays()
+    if settings.smoke:
+        settings = dataclasses.replace(settings, datasets=("imdb_gtn",), seeds=2, epochs=3, out=settings.out / "smoke")
+    unknown = [model for model in settings.models if model not in configs.MODELS]
+    if unknown:
+        raise SystemExit(f"--models: unknown model {unknown[0]!r}; configured are {', '.join(configs.MODELS)}")
+    store = ResultStore(settings.out)
+    cells: dict[tuple[str, str], Cell] = {}
+    try:
+        for name in settings.datasets:
+            dataset = load(name, settings)
+            jobs = plan(name, dataset, settings)
+            console.print(f"{dataset!r}\n{len(jobs)} cells; results in {settings.out}", soft_wrap=True, highlight=False)
+            run(jobs, dataset, settings, store, console)
+            found = store.cells()
+            if settings.tune:
+                report_search(name, jobs, found, console)
+            else:
+                cells |= {(name, job.model): found[key(job.config)] for job in jobs}
+    except KeyboardInterrupt:
+        console.print(f"\nStopped. Finished cells are in {settings.out}; the same command goes on from there.",
+                      soft_wrap=True, highlight=False)
+        sys.exit(130)
+    if not settings.tune:
+        report(cells, settings, store, console)
+    return cells
+
+
+def load(name: str, settings: Settings) -> hj.Dataset:
+    """A dataset of NAME or NAME/SPLIT."""
+    name, _, split = name.partition("/")
+    return hj.load_dataset(name, root=settings.root, split=split or None)
+
+
+def plan(name: str, dataset: hj.Dataset, settings: Settings) -> list[Job]:
+    """The cells of one dataset: one for each model, or its whole grid."""
+    data, jobs = fingerprint(dataset), []
+    for model in settings.models:
+        network = configs.baseline(name, model)
+        if settings.epochs is not None:
+            network = dataclasses.replace(network, epochs=settings.epochs)
+        if settings.smoke:
+            network = dataclasses.replace(network, hidden=8)
+        for candidate in grid(network) if settings.tune else [network]:
+            config = {"experiment": "baselines", "version": hj.__version__, "dataset": name, "data": data,
+                      "split": dataset.meta["split"], "model": model, "network": candidate,
+                      "seeds": TUNING_SEEDS if settings.tune else settings.seeds}
+            jobs.append(Job(name, model, candidate, config))
+    return jobs
+
+
+def grid(network: Baseline) -> list[Baseline]:
+    """Every combination of `configs.SEARCH`."""
+    combinations = itertools.product(*configs.SEARCH.values())
+    return [dataclasses.replace(network, **dict(zip(configs.SEARCH, values, strict=True))) for values in combinations]
+
+
+def run(jobs: list[Job], dataset: hj.Dataset, settings: Settings, store: ResultStore, console: Console) -> None:
+    """Trains every cell that is not finished yet, with a progress bar over them."""
+    finished = store.cells()
+    missing = [job for job in jobs if key(job.config) not in finished]
+    done = 0
+    with track(sum(job.network.epochs for job in missing), "starting", console=console) as tracker:
+        for job in missing:
+            train(job, dataset, settings, store, tracker, done)
+            done += job.network.epochs
+            tracker.update(done, f"{job.dataset}, {job.model}")
+
+
+def train(job: Job, dataset: hj.Dataset, settings: Settings, store: ResultStore, tracker: Tracker, done: int) -> None:
+    """Trains one cell and puts it on disk."""
+    name = f"{job.dataset}, {job.model}"
+    monitor: Literal["val_loss", "val_macro_f1"] = "val_macro_f1"
+
+    def progress(epoch: int, history: Mapping[str, np.ndarray]) -> None:
+        best = 100 * np.nanmean(np.nanmax(history[monitor], axis=1))
+        tracker.update(done + epoch, f"{name}: epoch {epoch}, best validation {best:.1f} %")
+
+    tracker.update(done, f"{name}: compiling")
+    start = time.perf_counter()
+    result = hj.fit(build(job, dataset), prepare(job, dataset), seeds=job.config["seeds"], epochs=job.network.epochs,
+                    patience=job.network.patience, monitor=monitor, learning_rate=job.network.learning_rate,
+                    weight_decay=job.network.weight_decay, devices=settings.devices, progress=progress)
+    store.append(job.config, seeds=result.seeds, metrics=result.metrics, history=result.history,
+                 facts={"parameters": result.num_parameters, "compile_seconds": result.compile_seconds,
+                        "train_seconds": result.seconds}, seconds=time.perf_counter() - start)
+
+
+def prepare(job: Job, dataset: hj.Dataset) -> hj.Dataset:
+    """The dataset in the form the model reads: features chosen, metapaths composed, features propagated."""
+    graph = dataset.graph
+    if job.network.features != "all":
+        graph = graph.keep_features([dataset.target] if job.network.features == "target" else [])
+    if job.model == "HAN":
+        graph = metapaths.metapath_graph(graph, dataset.target)
+    elif job.model == "SeHGNN":
+        graph = metapaths.propagated_graph(graph, dataset.target, hops=2, labels=training_labels(dataset),
+                                           label_hops=job.network.label_hops)
+    return dataset.with_graph(graph)
+
+
+def training_labels(dataset: hj.Dataset) -> np.ndarray:
+    """float32[N, C]: the labels of training nodes, zeros elsewhere."""
+    labels = np.asarray(dataset.labels)
+    hot = labels if dataset.multilabel else np.asarray(jax.nn.one_hot(labels, dataset.num_classes))
+    return np.where(np.asarray(dataset.splits["train"])[:, None], hot, 0).astype(np.float32)
+
+
+def build(job: Job, dataset: hj.Dataset) -> Any:
+    """The Flax module of a cell."""
+    network = job.network
+    arguments: dict[str, Any] = {"hidden": network.hidden, "layers": network.layers, "dropout": network.dropout}
+    if job.model in ("HAN", "HGT", "GAT", "SimpleHGN"):
+        arguments |= {"heads": network.heads, "attention_dropout": network.attention_dropout}
+    return getattr(hj.models, job.model)(target=dataset.target, num_classes=dataset.num_classes, **arguments)
+
+
+# --------------------------------------------------------------------------------------------- reports
+
+
+def report_search(name: str, jobs: list[Job], cells: Mapping[str, Cell], console: Console) -> None:
+    """Prints every candidate's validation macro-F1, and each model's best as a line for the configuration."""
+    for model in dict.fromkeys(job.model for job in jobs):
+        candidates = [job for job in jobs if job.model == model]
+        scores = [float(np.mean(cells[key(job.config)].metrics["val_macro_f1"])) for job in candidates]
+        for job, score in zip(candidates, scores, strict=True):
+            console.print(f"{name} {model} {_differences(model, job.network)}: {100 * score:.2f}", soft_wrap=True,
+                          highlight=False)
+        best = candidates[int(np.argmax(scores))]
+        console.print(f'    ("{name}", "{model}"): {_differences(model, best.network)},', soft_wrap=True,
+                      highlight=False)
+
+
+def _differences(model: str, network: Baseline) -> dict[str, Any]:
+    """What a candidate changes of the model's starting point."""
+    start = dataclasses.asdict(configs.START[model])
+    return {name: value for name, value in dataclasses.asdict(network).items() if value != start[name]}
+
+
+def report(cells: Mapping[tuple[str, str], Cell], settings: Settings, store: ResultStore, console: Console) -> None:
+    """Prints one table, ours beside the published; writes it as table.md, and all seeds as results.csv."""
+    lines = [["dataset", "model", "macro-F1 %", "published", "micro-F1 %", "published", "min %", "collapsed",
+              "parameters", "s / seed"]]
+    for (name, model), cell in cells.items():
+        published = PUBLISHED.get(name, {}).get(model)
+        macro, micro = (hj.report.summarise(cell.metrics[f"test_{kind}_f1"]) for kind in ("macro", "micro"))
+        seconds = (cell.facts["train_seconds"] + cell.facts["compile_seconds"]) / len(cell.seeds)
+        lines.append([name, model, *_beside(macro, published, "macro"), *_beside(micro, published, "micro"),
+                      f"{100 * macro.minimum:.1f}", f"{macro.collapsed}/{macro.n}", f"{cell.facts['parameters']:,}",
+                      f"{seconds:.1f}"])
+    rule = ["---", "---", *["---:"] * (len(lines[0]) - 2)]
+    text = "\n".join("| " + " | ".join(line) + " |" for line in (lines[0], rule, *lines[1:]))
+    note = ("Mean ± sd over seeds; published: mean ± sd of 5 runs (experiments/reference/hgb.py); < : below published "
+            "minus one sd. min, collapsed: macro-F1 of the worst seed, seeds more than 5 points below the median.")
+    settings.out.mkdir(parents=True, exist_ok=True)
+    (settings.out / "table.md").write_text(f"{text}\n\n{note}\n")
+    store.write_csv()
+    console.print(hj.report.rich_table(lines))
+    console.print(note, soft_wrap=True, highlight=False)
+    console.print(f"Seed-level lines, CSV and table: {settings.out}", soft_wrap=True, highlight=False)
+
+
+def _beside(ours: hj.report.Summary, published: Published | None, kind: str) -> tuple[str, str]:
+    """Our mean and sd, marked where it falls short, and the published ones."""
+    text = f"{100 * ours.mean:.2f} ± {100 * ours.sd:.2f}"
+    if published is None:
+        return text, "-"
+    mean, sd = getattr(published, kind), getattr(published, f"{kind}_sd")
+    return text + (" <" if 100 * ours.mean < mean - sd else ""), f"{mean:.2f} ± {sd:.2f}"
+
+
+if __name__ == "__main__":
+    import tyro
+
+    main(tyro.cli(Settings, prog="python -m experiments.baselines", description=__doc__))

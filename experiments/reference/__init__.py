@@ -1,0 +1,1 @@
+"""Published numbers that ours are held against, each with its source."""

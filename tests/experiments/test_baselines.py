@@ -1,0 +1,91 @@
+"""The baselines' experiment from end to end, on the bundled graph."""
+
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+import hire_jax as hj
+from experiments import baselines
+from experiments.configs import baselines as configs
+from experiments.reference.hgb import PUBLISHED, Published
+from experiments.store import Cell
+
+MODELS = ("RGCN", "HAN", "SeHGNN", "MLP")
+
+
+def test_smoke_trains_and_resumes(tmp_path):
+    settings = baselines.Settings(smoke=True, models=MODELS, out=tmp_path)
+    cells = baselines.main(settings, Console(width=200))
+    assert set(cells) == {("imdb_gtn", model) for model in MODELS}
+    for cell in cells.values():
+        assert len(cell.metrics["test_macro_f1"]) == 2 and np.isfinite(cell.metrics["test_macro_f1"]).all()
+    table = (tmp_path / "smoke" / "table.md").read_text()
+    assert all(f"| imdb_gtn | {model} |" in table for model in MODELS)
+    lines = (tmp_path / "smoke" / "results.jsonl").read_text().splitlines()
+    assert [json.loads(line)["config"]["model"] for line in lines] == list(MODELS)
+    assert baselines.main(settings, Console(width=200)) == cells
+    assert (tmp_path / "smoke" / "results.jsonl").read_text().splitlines() == lines  # nothing was trained twice
+
+
+def test_tuning_prints_the_best_on_validation(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(configs, "SEARCH", {"dropout": (0.0, 0.9)})
+    settings = baselines.Settings(smoke=True, models=("MLP",), tune=True, out=tmp_path)
+    assert baselines.main(settings, Console(width=200)) == {}
+    lines = [json.loads(line) for line in (tmp_path / "smoke" / "results.jsonl").read_text().splitlines()]
+    scores = {line["config"]["network"]["dropout"]: np.mean(line["metrics"]["val_macro_f1"]) for line in lines}
+    assert set(scores) == {0.0, 0.9} and all(len(line["seeds"]) == baselines.TUNING_SEEDS for line in lines)
+    best = max(scores, key=scores.__getitem__)
+    assert f'("imdb_gtn", "MLP"): {{\'hidden\': 8, \'dropout\': {best}, \'epochs\': 3}},' in capsys.readouterr().out
+
+
+def test_an_unknown_model_is_refused(tmp_path):
+    with pytest.raises(SystemExit, match="--models: unknown model 'GTN'; configured are RGCN, HAN"):
+        baselines.main(baselines.Settings(models=("GTN",), out=tmp_path), Console())
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_configured_model_exists():
+    assert set(configs.START) == set(configs.MODELS) and set(configs.CORE) < set(configs.MODELS)
+    assert all(hasattr(hj.models, model) for model in configs.MODELS)
+    assert all(set(models) <= set(configs.MODELS) for models in PUBLISHED.values())
+    for (dataset, model), changes in configs.CHOSEN.items():
+        assert configs.baseline(dataset, model) == configs.dataclasses.replace(configs.START[model], **changes)
+
+
+@pytest.mark.parametrize(("features", "kept"), [("all", {"movie", "director", "actor"}), ("target", {"movie"}),
+                                                ("none", set())])
+def test_features_are_kept_as_configured(features, kept):
+    dataset = hj.load_dataset("imdb_gtn")
+    job = baselines.Job("imdb_gtn", "RGCN", configs.Baseline(features=features), {})
+    assert set(baselines.prepare(job, dataset).graph.features) == kept
+
+
+def test_only_training_labels_are_propagated():
+    dataset = hj.load_dataset("imdb_gtn")
+    hot = baselines.training_labels(dataset)
+    train = np.asarray(dataset.splits["train"])
+    assert np.array_equal(hot.sum(axis=1), train) and np.array_equal(hot.argmax(axis=1)[train], dataset.labels[train])
+
+
+def cell(values):
+    metrics = {"test_macro_f1": values, "test_micro_f1": values}
+    facts = {"parameters": 1234, "train_seconds": 1.0, "compile_seconds": 1.0}
+    return Cell(key="k", config={}, seeds=list(range(len(values))), metrics=metrics, facts=facts, environment={},
+                seconds=2.0, finished_at="")
+
+
+@pytest.mark.parametrize(("mean", "mark"), [(0.9110, True), (0.9112, False), (0.95, False)])
+def test_a_shortfall_is_marked_below_published_minus_one_sd(mean, mark):
+    summary = hj.report.summarise([mean, mean])
+    text, beside = baselines._beside(summary, Published(91.61, 0.5, 0, 0), "macro")
+    assert text.endswith(" <") == mark and beside == "91.61 ± 0.50"
+
+
+def test_the_table_counts_collapsed_seeds(tmp_path):
+    settings = baselines.Settings(out=tmp_path)
+    baselines.report({("dblp_hgb", "RGCN"): cell([0.9, 0.91, 0.92, 0.5])}, settings, baselines.ResultStore(tmp_path),
+                     Console(width=200))
+    row = (tmp_path / "table.md").read_text().splitlines()[2]
+    assert "| 50.0 | 1/4 | 1,234 | 0.5 |" in row and "80.75" in row and row.count(" <") == 2

@@ -37,6 +37,7 @@ from experiments.store import Cell, ResultStore, key
 from hire_jax import metapaths
 
 TUNING_SEEDS = 3
+MONITOR: Literal["val_macro_f1"] = "val_macro_f1"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,18 +123,21 @@ def plan(name: str, dataset: hj.Dataset, settings: Settings) -> list[Job]:
             network = dataclasses.replace(network, epochs=settings.epochs)
         if settings.smoke:
             network = dataclasses.replace(network, hidden=8)
-        for candidate in grid(network) if settings.tune else [network]:
+        for candidate in grid(model, network) if settings.tune else [network]:
             config = {"experiment": "baselines", "version": hj.__version__, "dataset": name, "data": data,
-                      "split": dataset.meta["split"], "model": model, "network": candidate,
+                      "split": dataset.meta["split"], "monitor": MONITOR, "model": model, "network": candidate,
                       "seeds": TUNING_SEEDS if settings.tune else settings.seeds}
             jobs.append(Job(name, model, candidate, config))
     return jobs
 
 
-def grid(network: Baseline) -> list[Baseline]:
-    """Every combination of `configs.SEARCH`."""
+def grid(model: str, network: Baseline) -> list[Baseline]:
+    """Every combination of `configs.SEARCH` that makes a difference to the model."""
     combinations = itertools.product(*configs.SEARCH.values())
-    return [dataclasses.replace(network, **dict(zip(configs.SEARCH, values, strict=True))) for values in combinations]
+    networks = [dataclasses.replace(network, **dict(zip(configs.SEARCH, values, strict=True)))
+                for values in combinations]
+    needless = {"HAN": "target", "MLP": "target", "SeHGNN": "none"}.get(model)
+    return [candidate for candidate in networks if candidate.features != needless]
 
 
 def run(jobs: list[Job], dataset: hj.Dataset, settings: Settings, store: ResultStore, console: Console) -> None:
@@ -151,16 +155,15 @@ def run(jobs: list[Job], dataset: hj.Dataset, settings: Settings, store: ResultS
 def train(job: Job, dataset: hj.Dataset, settings: Settings, store: ResultStore, tracker: Tracker, done: int) -> None:
     """Trains one cell and puts it on disk."""
     name = f"{job.dataset}, {job.model}"
-    monitor: Literal["val_loss", "val_macro_f1"] = "val_macro_f1"
 
     def progress(epoch: int, history: Mapping[str, np.ndarray]) -> None:
-        best = 100 * np.nanmean(np.nanmax(history[monitor], axis=1))
+        best = 100 * np.nanmean(np.nanmax(history[MONITOR], axis=1))
         tracker.update(done + epoch, f"{name}: epoch {epoch}, best validation {best:.1f} %")
 
     tracker.update(done, f"{name}: compiling")
     start = time.perf_counter()
     result = hj.fit(build(job, dataset), prepare(job, dataset), seeds=job.config["seeds"], epochs=job.network.epochs,
-                    patience=job.network.patience, monitor=monitor, learning_rate=job.network.learning_rate,
+                    patience=job.network.patience, monitor=MONITOR, learning_rate=job.network.learning_rate,
                     weight_decay=job.network.weight_decay, devices=settings.devices, progress=progress)
     store.append(job.config, seeds=result.seeds, metrics=result.metrics, history=result.history,
                  facts={"parameters": result.num_parameters, "compile_seconds": result.compile_seconds,
@@ -175,8 +178,8 @@ def prepare(job: Job, dataset: hj.Dataset) -> hj.Dataset:
     if job.model == "HAN":
         graph = metapaths.metapath_graph(graph, dataset.target)
     elif job.model == "SeHGNN":
-        graph = metapaths.propagated_graph(graph, dataset.target, hops=2, labels=training_labels(dataset),
-                                           label_hops=job.network.label_hops)
+        graph = metapaths.propagated_graph(graph, dataset.target, hops=job.network.hops,
+                                           labels=training_labels(dataset), label_hops=job.network.label_hops)
     return dataset.with_graph(graph)
 
 

@@ -158,7 +158,7 @@ class OurEpochs:
     ) -> None:
         # No patience and no last epoch: a chunk costs the same however often it is run.
         program = training.compile_fit(model, dataset, seeds=seeds, epochs=2**30, patience=2**30,
-                                       monitor="val_accuracy", seed_batch=seed_batch, chunk=epochs)
+                                       seed_batch=seed_batch, chunk=epochs)
         self.epochs, self.run, self.state, self.compiled = epochs, program.run, program.state, program.compiled
 
     def __call__(self) -> float:

@@ -63,6 +63,16 @@ class RelationBlock:
         """The same entries with columns that are sources: [N_destination, N_source]."""
         return self.csr if self.num_relations == 1 else self.csr.merge_columns(self.num_relations)
 
+    def by_relation(self) -> CSR:
+        """The same entries with row `destination * R + k` for relation k: [N_destination * R, N_source]."""
+        if self.num_relations == 1:
+            return self.csr
+        csr, width = self.by_source(), self.num_relations
+        rows = csr.rows * width + self.relation_ids  # ascending: entries are ordered by destination, then relation
+        return CSR(rows=rows, cols=csr.cols, indptr=jnp.searchsorted(rows, jnp.arange(csr.shape[0] * width + 1)
+                   ).astype(jnp.int32), t_entries=csr.t_entries, t_rows=csr.t_rows,
+                   t_cols=rows[csr.t_entries], t_indptr=csr.t_indptr, shape=(csr.shape[0] * width, csr.shape[1]))
+
     def split(self, values: jax.Array) -> dict[EdgeType, jax.Array]:
         """Values [E, ...] of the block's entries as {edge type: [E_r, ...]}, in each relation's own order."""
         if self.positions is None:
@@ -244,6 +254,8 @@ class HeteroGraph:
         Raises:
           GraphError: a type is unknown.
         """
+        if isinstance(types, str):
+            raise GraphError(f"types must be a list of node types, got the string {types!r}")
         for name in types:
             if name not in self.num_nodes:
                 raise GraphError(f"types names node type {name!r}, which is unknown; the graph has "

@@ -51,8 +51,7 @@ def propose_metapaths(graph: HeteroGraph, target: str, *, max_length: int = 4) -
       GraphError: `target` is not a node type, max_length < 1, or there is no such metapath (a relation out has
         no reverse; `HeteroGraph.add_reverse_relations` adds them).
     """
-    if target not in graph.num_nodes:
-        raise GraphError(f"target {target!r} is not a node type of the graph, which has {list(graph.node_types)}")
+    _check_target(graph, target)
     if max_length < 1:
         raise GraphError(f"max_length must be at least 1, got {max_length}")
     reverse = _reverses(graph)
@@ -67,7 +66,7 @@ def propose_metapaths(graph: HeteroGraph, target: str, *, max_length: int = 4) -
 
 
 def metapath_graph(graph: HeteroGraph, target: str, metapaths: Sequence[Sequence[EdgeType]] | None = None, *,
-                   counts: bool = False) -> HeteroGraph:
+                   counts: bool = False, self_loops: bool = True) -> HeteroGraph:
     """The graph HAN reads: the target's nodes, and a node type for every metapath with one relation to the target.
 
     An edge (j -> i) of (path, "reaches", target) says that some walk along the path joins j to i, both nodes of
@@ -76,20 +75,28 @@ def metapath_graph(graph: HeteroGraph, target: str, metapaths: Sequence[Sequence
     Args:
       metapaths: each from `target` to `target`; None proposes them from the schema (`propose_metapaths`).
       counts: keeps the number of walks as float32 edge features; otherwise an edge is there or not.
+      self_loops: every node is its own neighbour through every metapath, as in HAN's paper: a walk out and back
+        leads there anyway but for nodes without links. An added loop counts as one walk.
 
     Raises:
-      GraphError: a path is empty, does not join, or does not start and end at `target`; two are the same.
+      GraphError: `target` is not a node type; a path is empty, does not join, or does not start and end at
+        `target`; two are the same or share a name.
     """
+    _check_target(graph, target)
     paths = propose_metapaths(graph, target) if metapaths is None else [tuple(path) for path in metapaths]
+    if len(set(paths)) < len(paths):
+        raise GraphError(f"metapath {next(path for path in paths if paths.count(path) > 1)} is given twice")
     num_nodes, edges, features = {target: graph.num_nodes[target]}, {}, {}
     for path in paths:
-        pairs, walks = graph.metapath(path)
-        if (path[0][0], path[-1][2]) != (target, target):
+        if path and (path[0][0], path[-1][2]) != (target, target):
             raise GraphError(f"a metapath must start and end at {target!r}, got {path[0][0]!r} to {path[-1][2]!r}")
+        pairs, walks = graph.metapath(path)
+        if self_loops:
+            lonely = np.setdiff1d(np.arange(num_nodes[target]), pairs[0][pairs[0] == pairs[1]])
+            pairs = np.concatenate([pairs, np.stack([lonely, lonely])], axis=1)
+            walks = np.concatenate([walks, np.ones(lonely.size, walks.dtype)])
         name = metapath_name(path, graph)
-        if name in num_nodes:
-            raise GraphError(f"metapath {name!r} is given twice")
-        num_nodes[name] = num_nodes[target]
+        _add_named(num_nodes, name, num_nodes[target])
         edges[name, REACHES, target] = pairs
         if counts:
             features[name, REACHES, target] = walks.astype(np.float32)
@@ -113,15 +120,18 @@ def propagated_graph(graph: HeteroGraph, target: str, *, hops: int, labels: Any 
     Args:
       hops: relations in a feature path, at least 1.
       labels: float[N_target, C], one-hot of the training nodes and 0 elsewhere; None leaves labels out.
-      label_hops: relations in a label path.
+      label_hops: relations in a label path; 0 without labels.
 
     Raises:
       GraphError: `target` is not a node type, a count is out of range, labels do not fit, or no type has features.
     """
-    if target not in graph.num_nodes:
-        raise GraphError(f"target {target!r} is not a node type of the graph, which has {list(graph.node_types)}")
+    _check_target(graph, target)
     if hops < 1 or label_hops < 0:
         raise GraphError(f"hops must be at least 1 and label_hops at least 0, got {hops} and {label_hops}")
+    if (labels is None) != (label_hops == 0):
+        given = "no labels" if labels is None else "labels"
+        raise GraphError(f"labels are propagated where both labels and label_hops are given, got {given} and "
+                         f"label_hops={label_hops}")
     count = graph.num_nodes[target]
     matrices = {edge_type: _row_normalised(graph, edge_type) for edge_type in graph.edge_types}
     own = {name: _scipy_features(x) for name, x in graph.features.items()}
@@ -131,19 +141,30 @@ def propagated_graph(graph: HeteroGraph, target: str, *, hops: int, labels: Any 
             product = own[source]
             for edge_type in path:
                 product = matrices[edge_type] @ product
-            features[metapath_name(path, graph)] = _graph_features(product)
-    if not features:
-        raise GraphError(f"no node type within {hops} relations of {target!r} has features to propagate")
+            _add_named(features, metapath_name(path, graph), _graph_features(product))
     if labels is not None:
         labels = np.asarray(labels, np.float32)
         if labels.ndim != 2 or labels.shape[0] != count:
             raise GraphError(f"labels must be one-hot [{count}, classes], got {list(labels.shape)}")
         for path in _walks_into(graph, target, label_hops):
             if path[0][0] == target:
-                product = _product(path, matrices)
+                product = _product(path, matrices).copy()  # of one relation it is that relation's own matrix
                 product.setdiag(0)
-                features["label:" + metapath_name(path, graph)] = np.asarray(product @ labels)
+                _add_named(features, "label:" + metapath_name(path, graph), np.asarray(product @ labels))
+    if not features:
+        raise GraphError(f"no node type within {hops} relations of {target!r} has features to propagate")
     return HeteroGraph.from_arrays({target: count} | dict.fromkeys(features, count), {}, features)
+
+
+def _check_target(graph: HeteroGraph, target: str) -> None:
+    if target not in graph.num_nodes:
+        raise GraphError(f"target {target!r} is not a node type of the graph, which has {list(graph.node_types)}")
+
+
+def _add_named(found: dict[str, Any], name: str, value: Any) -> None:
+    if name in found:
+        raise GraphError(f"two metapaths have the name {name!r}; rename the node types or relations they share it by")
+    found[name] = value
 
 
 def _reverses(graph: HeteroGraph) -> dict[EdgeType, EdgeType]:
@@ -187,7 +208,7 @@ def _row_normalised(graph: HeteroGraph, edge_type: EdgeType) -> scipy.sparse.csr
     return scipy.sparse.csr_matrix((weights, (receivers, senders)), shape=shape)
 
 
-def _product(path: Metapath, matrices: dict[EdgeType, scipy.sparse.csr_matrix]) -> scipy.sparse.lil_matrix:
+def _product(path: Metapath, matrices: dict[EdgeType, scipy.sparse.csr_matrix]) -> scipy.sparse.csr_matrix:
     product = matrices[path[0]]
     for edge_type in path[1:]:
         product = matrices[edge_type] @ product

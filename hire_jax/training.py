@@ -200,7 +200,7 @@ def compile_fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objectiv
                 optimizer: optax.GradientTransformation | None = None, monitor: Monitor = "val_loss",
                 devices: int | Sequence[jax.Device] | None = None, seed_batch: int | None = None,
                 chunk: int = 10) -> Program:
-    """Checks the arguments of `fit`, which are the same, and compiles its program without running an epoch."""
+    """Checks the arguments of `fit`, which are the same but for `progress`, and compiles without running an epoch."""
     objective = Objective() if objective is None else objective
     seed_list = tuple(range(seeds)) if isinstance(seeds, int) else tuple(int(seed) for seed in seeds)
     _check_arguments(dataset, seed_list, monitor, epochs=epochs, patience=patience, chunk=chunk,

@@ -75,7 +75,7 @@ def test_bad_proposals_are_refused(academic, target, length, message):
 
 @pytest.mark.parametrize("target", ["author", "paper"])
 def test_edges_are_the_pairs_that_walks_join(academic, target):
-    graph = metapath_graph(academic, target, counts=True)
+    graph = metapath_graph(academic, target, counts=True, self_loops=False)
     paths = propose_metapaths(academic, target)
     names = [metapath_name(path, academic) for path in paths]
     assert graph.node_types == (target, *names) and graph.edge_types == tuple((n, "reaches", target) for n in names)
@@ -84,7 +84,7 @@ def test_edges_are_the_pairs_that_walks_join(academic, target):
         relation = graph.relations[name, "reaches", target]
         found = dict(zip(links(graph, (name, "reaches", target)), np.asarray(relation.edges).tolist(), strict=True))
         assert found == walks(academic, path)
-    binary = metapath_graph(academic, target)
+    binary = metapath_graph(academic, target, self_loops=False)
     assert all(relation.edges is None for relation in binary.relations.values())
     assert {e: links(binary, e) for e in binary.edge_types} == {e: links(graph, e) for e in graph.edge_types}
     assert set(binary.features) == ({"paper"} if target == "paper" else set())
@@ -92,13 +92,54 @@ def test_edges_are_the_pairs_that_walks_join(academic, target):
 
 @pytest.mark.parametrize(("paths", "message"), [
     ([[IN, HOLDS]], "must start and end at 'author', got 'paper' to 'paper'"),
-    ([[WRITES, WRITTEN]] * 2, "metapath 'author-paper-author' is given twice"),
+    ([[WRITES, WRITTEN]] * 2, "metapath .*'rev_writes', 'author'.* is given twice"),
     ([[]], "at least one relation"),
-    ([[WRITES, HOLDS]], "metapath step 1 starts at 'venue'"),
+    ([[WRITES, HOLDS, WRITTEN]], "metapath step 1 starts at 'venue'"),
 ])
 def test_bad_metapaths_are_refused(academic, paths, message):
     with pytest.raises(GraphError, match=message):
         metapath_graph(academic, "author", paths)
+
+
+@pytest.mark.parametrize("counts", [False, True])
+def test_every_node_is_its_own_neighbour(academic, counts):
+    """A self loop is added, with one walk, where no walk leads back: authors without papers, all citations."""
+    bare = metapath_graph(academic, "paper", counts=True, self_loops=False)
+    graph = metapath_graph(academic, "paper", counts=counts)
+    for edge_type in graph.edge_types:
+        expected = dict(zip(links(bare, edge_type), np.asarray(bare.relations[edge_type].edges), strict=True))
+        found = links(graph, edge_type)
+        assert len(found) == len(set(found))
+        assert set(found) == set(expected) | {(k, k) for k in range(8)}
+        if counts:
+            walked = np.asarray(graph.relations[edge_type].edges).tolist()
+            assert walked == [expected.get(pair, 1) for pair in found]
+
+
+def test_an_unknown_target_is_said(academic):
+    for function in (metapath_graph, lambda *a: metapath_graph(*a, [[WRITES, WRITTEN]])):
+        with pytest.raises(GraphError, match="target 'film' is not a node type"):
+            function(academic, "film")
+
+
+def test_two_walks_of_one_name_are_refused():
+    """Types "a-b" and "a", "b": nothing may be lost in silence."""
+    nodes = {"t": 2, "b": 2, "a": 2, "a-b": 2}
+    edges = {("a-b", "to", "t"): [[0], [1]], ("a", "to", "b"): [[0], [1]], ("b", "to", "t"): [[0], [1]]}
+    features = {"a": np.ones((2, 3)), "a-b": np.ones((2, 5))}
+    with pytest.raises(GraphError, match="two metapaths have the name 'a-b-t'"):
+        propagated_graph(HeteroGraph.from_arrays(nodes, edges, features), "t", hops=2)
+
+
+def test_self_loops_of_a_relation_outlive_the_removed_diagonal():
+    """The label path of one relation loses its diagonal; the longer ones are products of the whole relation."""
+    edges = {("p", "to", "p"): [[0, 1, 1, 2], [0, 0, 1, 2]]}
+    graph = HeteroGraph.from_arrays({"p": 3}, edges, {"p": np.eye(3)})
+    features = propagated_graph(graph, "p", hops=1, labels=np.eye(3), label_hops=2).features
+    matrix = np.array([[0.5, 0.5, 0], [0, 1, 0], [0, 0, 1]])
+    for name, product in (("label:p-p", matrix), ("label:p-p-p", matrix @ matrix)):
+        expected = product - np.diag(np.diag(product))
+        np.testing.assert_allclose(features[name], expected, atol=1e-6)
 
 
 def mean_matrix(graph, edge_type):
@@ -150,6 +191,8 @@ def test_labels_come_from_others_only(academic):
 @pytest.mark.parametrize(("arguments", "message"), [
     ({"target": "film", "hops": 1}, "target 'film' is not a node type"),
     ({"target": "author", "hops": 0}, "hops must be at least 1"),
+    ({"target": "author", "hops": 1, "labels": np.zeros((6, 2))}, "got labels and label_hops=0"),
+    ({"target": "author", "hops": 1, "label_hops": 2}, "got no labels and label_hops=2"),
     ({"target": "author", "hops": 1, "labels": np.zeros((5, 2)), "label_hops": 2}, "got .5, 2."),
 ])
 def test_bad_propagation_is_refused(academic, arguments, message):

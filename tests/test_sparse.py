@@ -584,3 +584,45 @@ def test_joint_softmax_is_the_softmax_of_the_concatenation(rng, masked):
     for a, b in zip(gradients, expected_gradients, strict=True):
         assert np.isfinite(a).all()
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+# ---------------------------------------------------------------------------- sums of ends, constant weights
+
+
+def test_edge_sum_is_its_formula_with_its_gradient(rng):
+    a, b = rng.normal(size=(DUPLICATES.shape[0], 3)), rng.normal(size=(DUPLICATES.shape[1], 3))
+    a, b = jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32)
+    value, pullback = jax.vjp(lambda a, b: sparse.edge_sum(DUPLICATES, a, b), a, b)
+    rows, cols = np.asarray(DUPLICATES.rows), np.asarray(DUPLICATES.cols)
+    np.testing.assert_allclose(value, a[rows] + b[cols], rtol=1e-6)
+    ds = rng.normal(size=value.shape).astype(np.float32)
+    expected = np.zeros(a.shape), np.zeros(b.shape)
+    for e, (i, j) in enumerate(zip(rows, cols, strict=True)):
+        expected[0][i] += ds[e]
+        expected[1][j] += ds[e]
+    for ours, theirs in zip(pullback(ds), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    batched = jax.vmap(lambda a: sparse.edge_sum(DUPLICATES, a, b))(jnp.stack([a, 2 * a]))
+    np.testing.assert_allclose(batched[1], 2 * a[rows] + b[cols], rtol=1e-5)
+
+
+def test_edge_sum_errors(rng):
+    a, b = jnp.zeros((DUPLICATES.shape[0], 2)), jnp.zeros((DUPLICATES.shape[1], 3))
+    with pytest.raises(ValueError, match="a and b must agree in all but their rows"):
+        sparse.edge_sum(DUPLICATES, a, b)
+    with pytest.raises(ValueError, match=r"b must have \d+ rows"):
+        sparse.edge_sum(DUPLICATES, a, a[:1])
+
+
+def test_weights_given_transposed_change_nothing(rng):
+    """Values, first and second derivatives; a wrong shape is refused."""
+    weights, x = operands(rng, DUPLICATES)
+    t_weights = weights[DUPLICATES.t_entries]
+
+    def loss(x, t_weights):
+        return jnp.sum(jnp.sin(spmm(DUPLICATES, weights, x, t_weights=t_weights)))
+
+    for function in (loss, jax.grad(loss), jax.grad(lambda x, t: jnp.sum(jax.grad(loss)(x, t) ** 2))):
+        np.testing.assert_allclose(function(x, t_weights), function(x, None), rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="t_weights must have the shape of weights"):
+        spmm(DUPLICATES, weights, x, t_weights=t_weights[:-1])

@@ -164,7 +164,8 @@ def test_the_result_is_as_documented(dataset, base):
     assert all(values.shape == (3, base.metrics["epochs"].max()) for values in base.history.values())
     assert all(len(leaf) == 3 for leaf in jax.tree.leaves(base.params))
     assert base.num_parameters == (6 * 5 + 5) * 2 + 5 * 3 + 3
-    outputs = base.outputs()
+    outputs = base.outputs(attention=True)
+    assert base.outputs().attention == ()
     assert outputs.logits.shape == (3, 60, 3)
     for index in range(3):
         expected: Any = Small().apply(jax.tree.map(lambda x, k=index: x[k], base.params), dataset.graph)

@@ -15,8 +15,8 @@ Features = Literal["all", "target", "none"]
 class Baseline:
     """One network and how it is trained: AdamW for at most `epochs`, the best validation epoch kept.
 
-    `features` says which node types keep their features; the others get a learned row a node ("target": all but
-    the labelled type, "none": every type).
+    `features` says which node types keep their features: "all", the labelled type alone ("target"), or "none". Types
+    without features get a learned row a node, but in SeHGNN, which has nothing to propagate from them.
     """
 
     hidden: int = 64
@@ -29,7 +29,8 @@ class Baseline:
     epochs: int = 150
     patience: int = 30
     features: Features = "all"
-    label_hops: int = 0  # of SeHGNN
+    hops: int = 2  # of SeHGNN: length of feature paths
+    label_hops: int = 2  # and of label paths
 
 
 MODELS = ("RGCN", "HAN", "HGT", "SimpleHGN", "GCN", "GAT", "HeteroSAGE", "IEHGCN", "SeHGNN", "MLP")
@@ -50,7 +51,8 @@ START: dict[str, Baseline] = {
     "MLP": Baseline(),
 }
 
-# The grid, tried for every pair in full.
+# The grid, tried for every pair in full but for values that change nothing (HAN and MLP read the target's features
+# alone) or leave nothing to read (SeHGNN without features).
 SEARCH: dict[str, tuple] = {"features": ("all", "target", "none")}
 
 # What differs from START, chosen by --tune on validation.

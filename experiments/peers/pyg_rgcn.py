@@ -133,7 +133,7 @@ class PygRGCN(torch.nn.Module):
                 _set(self.roots[layer][name].bias, values[f"bias_{name}"])
             for (source, destination), edge_types in self.blocks.items():
                 if destination in types:
-                    for kernel, edge_type in zip(values[f"kernel_{source}_{destination}"], edge_types, strict=True):
+                    for kernel, edge_type in zip(values[f"kernel_{source}->{destination}"], edge_types, strict=True):
                         _set(self.convolutions[layer].convs[edge_type].lin_l.weight, kernel.T)
         _set(self.classifier.weight, params["classifier"]["kernel"].T)
         _set(self.classifier.bias, params["classifier"]["bias"])

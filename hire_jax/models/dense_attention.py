@@ -42,8 +42,10 @@ def dense_attention(adjacency: jax.Array, scores: jax.Array, sources: jax.Array,
     A row all of whose neighbours' u lie more than 80 below the largest u of all would be lost to underflow.
 
     Raises:
-      ValueError: negative_slope outside [0, 1].
+      ValueError: negative_slope outside [0, 1], or rate outside [0, 1).
     """
+    if not 0 <= rate < 1:
+        raise ValueError(f"rate must be in [0, 1), got {rate}")
     if not 0 <= negative_slope <= 1:
         raise ValueError(f"negative_slope must be in [0, 1], got {negative_slope}")
     heads = values.shape[1]
@@ -70,7 +72,7 @@ def _attention_fwd(slope: float, rate: float, adjacency: jax.Array, words: jax.A
             out = scale[:, None] * (weights * _kept(words, rate, start, weights.shape) @ x)
             return _put(carry[0], out, start), _put(carry[1], scale, start)
 
-        return _over_rows(adjacency.shape, block, (jnp.zeros((v.shape[0], x.shape[1])), jnp.zeros_like(v)))
+        return _over_rows(adjacency.shape, block, (jnp.zeros((v.shape[0], x.shape[1]), x.dtype), jnp.zeros_like(v)))
 
     out, scale = sequential_vmap(run)(adjacency, words, v, u, x)
     return out, (adjacency, words, v, u, x, out, scale)
@@ -92,7 +94,7 @@ def _attention_bwd(slope: float, rate: float, residuals: Any, g: jax.Array) -> t
             fresh = (start + jnp.arange(size) >= seen)[:, None]
             dx += (alpha * kept).T @ jnp.where(fresh, of_rows, 0)
             du += jnp.sum(jnp.where(fresh, ds, 0), axis=0)
-            return (_put(dv, jnp.sum(ds, axis=1), start), start + size), du, dx
+            return (_put(dv, jnp.sum(ds, axis=1), start), jnp.asarray(start + size, jnp.int32)), du, dx
 
         start = ((jnp.zeros_like(v), jnp.zeros((), jnp.int32)), jnp.zeros_like(u), jnp.zeros_like(x))
         (dv, _), du, dx = _over_rows(adjacency.shape, block, start)
@@ -106,7 +108,7 @@ _attention.defvjp(_attention_fwd, _attention_bwd)
 
 def _weights(slope: float, adjacency: jax.Array, v: jax.Array, u: jax.Array) -> tuple[jax.Array, jax.Array]:
     """exp(LeakyReLU(v_i + u_j) - t_i) where linked, 0 elsewhere, and LeakyReLU's derivative; t_i bounds row i."""
-    highest = jnp.max(u)
+    highest = jnp.max(u, initial=jnp.finfo(u.dtype).min / 4)
     bound = jax.nn.leaky_relu(v + highest, slope)
     straight = jnp.exp(v + highest - bound)[:, None] * jnp.exp(u - highest)
     sloped = jnp.exp(slope * (v + highest) - bound)[:, None] * jnp.exp(slope * (u - highest))

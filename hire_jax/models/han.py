@@ -28,6 +28,9 @@ class HANLayer(nn.Module, kw_only=True):
     type it is a view of the destination's own nodes (`hire_jax.metapaths.metapath_graph`), whose x it shares.
     Edge features of such a relation are numbers of walks: each walk then counts as an edge of its own.
 
+    Where a metapath links many of all pairs, the messages come from `dense_attention`, whose note on underflow
+    then holds. The softmax of w is also sown as "metapath_weights" into the collection "intermediates".
+
     Returns h' [N, features], {source type: z^p}, {edge type: [E, heads]} (the attention before its dropout) and
     the softmax of w [metapaths]. Raises GraphError when two relations lead from one type to the destination,
     ValueError when heads do not divide features.
@@ -65,6 +68,7 @@ class HANLayer(nn.Module, kw_only=True):
         if not views:
             return own.reshape(own.shape[0], self.features), {}, {}, jnp.zeros(0)
         importance = self._importance(jnp.stack(list(views.values())))
+        self.sow("intermediates", "metapath_weights", importance)
         fused = jnp.einsum("p,pnd->nd", importance, jnp.stack(list(views.values())))
         return fused, views, attention, importance
 
@@ -73,7 +77,8 @@ class HANLayer(nn.Module, kw_only=True):
         width = self.semantic_features or self.features
         hidden = nn.tanh(nn.Dense(width, dtype=self.dtype, name="semantic")(views))
         query = self.param("semantic_query", nn.initializers.normal(width ** -0.5), (width,))
-        scores = jnp.mean(hidden, axis=1, dtype=jnp.float32) @ query
+        mean = jnp.sum(hidden, axis=1, dtype=jnp.float32) / max(1, views.shape[1])
+        scores = mean @ query
         return nn.softmax(scores).astype(views.dtype)
 
 
@@ -113,7 +118,11 @@ class HAN(nn.Module, kw_only=True):
     @nn.compact
     def __call__(self, graph: HeteroGraph, *, train: bool = False) -> ModelOutput:
         graph.receptive_field(self.target, 0)  # says that the target is unknown
-        if any(edge_type[1] != REACHES for edge_type in graph.edge_types) or not graph.blocks_into(self.target):
+        paths = [name for name in graph.node_types if name != self.target]
+        metapaths_only = all(
+            (name, REACHES, self.target) in graph.relations and name not in graph.features
+            and graph.num_nodes[name] == graph.num_nodes[self.target] for name in paths)
+        if not paths or not metapaths_only or len(graph.edge_types) > len(paths):
             raise GraphError(f"HAN reads a graph of metapaths into {self.target!r}, got the relations "
                              f"{list(graph.edge_types)}; make one with hire_jax.metapaths.metapath_graph")
         h = InputProjection(width=self.hidden, dtype=self.dtype)(graph, [self.target])

@@ -49,7 +49,7 @@ class HGTLayer(nn.Module, kw_only=True):
             x = hidden[destination]
             query = self._heads(x @ maps[destination]["query"][0] + maps[destination]["query"][1])
             blocks = graph.blocks_into(destination)
-            keys_values = [self._messages(hidden[source], maps[source], f"{source}_{destination}", block)
+            keys_values = [self._messages(hidden[source], maps[source], f"{source}->{destination}", block)
                            for source, block in blocks]
             message = jnp.zeros((x.shape[0], self.features), x.dtype)
             if blocks:
@@ -67,7 +67,7 @@ class HGTLayer(nn.Module, kw_only=True):
         """The linear maps a type takes part with: (W [d, features], b [features]) by role."""
         roles = (["key", "value"] if keys else []) + (["query"] if queries else [])
         return {role: (self._cast(self.param(f"{role}_{name}", glorot, (width, self.features))),
-                       self._cast(self.param(f"{role}_bias_{name}", nn.initializers.zeros, (self.features,))))
+                       self._cast(self.param(f"bias_{role}_{name}", nn.initializers.zeros, (self.features,))))
                 for role in roles}
 
     def _messages(self, x: jax.Array, maps: dict[str, tuple], name: str,

@@ -44,12 +44,9 @@ class IEHGCNLayer(nn.Module, kw_only=True):
             for source, block in graph.blocks_into(destination):
                 y = hidden[source]
                 shape = (block.num_relations, y.shape[1], self.features)
-                kernel = self.param(f"kernel_{source}_{destination}", _kernel_init, shape).astype(dtype)
-                relation = jnp.arange(block.num_relations)
-                mean = block.mean[:, None] * (block.relation_ids[:, None] == relation)  # [E, R]
-                spread = jnp.broadcast_to(y[:, None], (y.shape[0], block.num_relations, y.shape[1]))
-                means = spmm(block.by_source(), mean, spread) if block.num_relations > 1 else \
-                    spmm(block.csr, block.mean, y, t_weights=block.t_mean)[:, None]
+                kernel = self.param(f"kernel_{source}->{destination}", _kernel_init, shape).astype(dtype)
+                means = spmm(block.by_relation(), block.mean, y, t_weights=block.t_mean)
+                means = means.reshape(x.shape[0], *shape[:2])
                 projected.append(jnp.einsum("nrd,rdf->nrf", means, kernel))
             z = jnp.concatenate(projected, axis=1)  # [N, 1 + R, features]
             alpha = self._attention(destination, z)
@@ -69,6 +66,9 @@ class IEHGCNLayer(nn.Module, kw_only=True):
 class IEHGCN(NodeClassifier, kw_only=True):
     """ie-HGCN node classifier (arXiv 2005.13183), with layer norm and GELU between layers.
 
+    The weights of the relations, {type: [N, 1 + R]}, are sown as "relation_weights" into the collection
+    "intermediates", one entry a layer.
+
     Args, beside those of `NodeClassifier`:
       attention_features: width of the attention over relations.
     """
@@ -79,4 +79,6 @@ class IEHGCN(NodeClassifier, kw_only=True):
                  train: bool) -> tuple[Hidden, Attention, Any]:
         """One `IEHGCNLayer`."""
         layer = IEHGCNLayer(features=self.hidden, attention_features=self.attention_features, dtype=self.dtype)
-        return layer(graph, hidden, destinations)[0], {}, None
+        output, weights = layer(graph, hidden, destinations)
+        self.sow("intermediates", "relation_weights", weights)
+        return output, {}, None

@@ -48,7 +48,7 @@ class RGCNLayer(nn.Module, kw_only=True):
             total = x @ self._cast(root, x) + self._cast(bias, x)
             for source, block in graph.blocks_into(destination):
                 y = hidden[source]
-                kernels = self._kernels(f"{source}_{destination}", block.num_relations, y.shape[1], bases)
+                kernels = self._kernels(f"{source}->{destination}", block.num_relations, y.shape[1], bases)
                 kernels = self._cast(kernels, y)
                 total += _aggregate(block, y, kernels, self.aggregation)
             output[destination] = total

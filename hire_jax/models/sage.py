@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from hire_jax.graph import HeteroGraph
@@ -34,10 +35,12 @@ class HeteroSAGELayer(nn.Module, kw_only=True):
         return {name: unit_rows(x) for name, x in output.items()} if self.normalise else output
 
 
-def unit_rows(x: jnp.ndarray) -> jnp.ndarray:
+def unit_rows(x: jax.Array) -> jax.Array:
     """Rows divided by their Euclidean norms; rows of zeros stay zero, with a zero gradient."""
-    square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
-    return x * jnp.where(square > 0, jnp.where(square > 0, square, 1.0) ** -0.5, 0.0).astype(x.dtype)
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1, keepdims=True))
+    scaled = x / jnp.where(largest > 0, largest, 1)  # squares of very small or large numbers leave the range
+    square = jnp.sum(jnp.square(scaled), axis=-1, keepdims=True)
+    return scaled * jnp.where(square > 0, jnp.where(square > 0, square, 1) ** -0.5, 0)
 
 
 class HeteroSAGE(NodeClassifier, kw_only=True):

@@ -25,7 +25,9 @@ class SemanticFusion(nn.Module, kw_only=True):
     @nn.compact
     def __call__(self, z: jax.Array) -> jax.Array:
         narrow = max(1, self.features // 4)
-        query, key = (nn.Dense(narrow, dtype=self.dtype, name=role)(z) for role in ("query", "key"))
+        # A bias of the keys would add the same to all scores of a softmax.
+        query, key = (nn.Dense(narrow, use_bias=role == "query", dtype=self.dtype, name=role)(z)
+                      for role in ("query", "key"))
         value = nn.Dense(self.features, dtype=self.dtype, name="value")(z)
         scores = jnp.einsum("npd,nld->npl", query, key).astype(jnp.float32)
         gamma = self.param("gamma", nn.initializers.zeros, ())
@@ -70,6 +72,11 @@ class SeHGNN(nn.Module, kw_only=True):
             raise GraphError(f"SeHGNN reads features propagated beforehand, got a graph with {len(graph.edge_types)} "
                              "relations; make one with hire_jax.metapaths.propagated_graph")
         paths = [name for name in graph.node_types if name in graph.features]
+        counts = {graph.num_nodes[name] for name in paths}
+        if counts != {graph.num_nodes[self.target]}:
+            raise GraphError(f"every node type with features must have the {graph.num_nodes[self.target]} nodes of "
+                             f"{self.target!r}, got {({name: graph.num_nodes[name] for name in paths})}; make the "
+                             "graph with hire_jax.metapaths.propagated_graph")
         first = NormAct(dtype=self.dtype)(InputProjection(width=self.hidden, dtype=self.dtype)(graph, paths))
         first = Dropout(rate=self.input_dropout)(first, train=train)
         second = {name: nn.Dense(self.hidden, dtype=self.dtype, name=f"projection_{name}")(x)
@@ -79,7 +86,7 @@ class SeHGNN(nn.Module, kw_only=True):
         z = SemanticFusion(features=self.hidden, dtype=self.dtype)(z)
         fused = {name: z[:, index] for index, name in enumerate(paths)}
 
-        x = nn.Dense(self.hidden, dtype=self.dtype, name="fusion")(z.reshape(z.shape[0], -1))
+        x = nn.Dense(self.hidden, dtype=self.dtype, name="fusion")(z.reshape(z.shape[0], len(paths) * self.hidden))
         if self.target in second:
             x += nn.Dense(self.hidden, use_bias=False, dtype=self.dtype, name="residual")(second[self.target])
         h = NormAct(dtype=self.dtype)({self.target: x})

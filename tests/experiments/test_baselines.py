@@ -1,5 +1,6 @@
 """The baselines' experiment from end to end, on the bundled graph."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -50,8 +51,17 @@ def test_every_configured_model_exists():
     assert set(configs.START) == set(configs.MODELS) and set(configs.CORE) < set(configs.MODELS)
     assert all(hasattr(hj.models, model) for model in configs.MODELS)
     assert all(set(models) <= set(configs.MODELS) for models in PUBLISHED.values())
+    names = {field.name for field in dataclasses.fields(configs.Baseline)}
     for (dataset, model), changes in configs.CHOSEN.items():
-        assert configs.baseline(dataset, model) == configs.dataclasses.replace(configs.START[model], **changes)
+        assert dataset in configs.DATASETS and model in configs.MODELS and set(changes) <= names
+
+
+def test_the_grid_leaves_out_what_changes_nothing(monkeypatch):
+    monkeypatch.setattr(configs, "SEARCH", {"features": ("all", "target", "none"), "dropout": (0.1, 0.2)})
+    kept = {model: [x.features for x in baselines.grid(model, configs.START[model])] for model in configs.MODELS}
+    assert kept["RGCN"] == ["all", "all", "target", "target", "none", "none"]
+    assert kept["HAN"] == kept["MLP"] == ["all", "all", "none", "none"]
+    assert kept["SeHGNN"] == ["all", "all", "target", "target"]
 
 
 @pytest.mark.parametrize(("features", "kept"), [("all", {"movie", "director", "actor"}), ("target", {"movie"}),

@@ -180,8 +180,11 @@ def test_han_is_its_equations(academic, counts):
 
 def test_han_refuses_graphs_without_metapaths(academic):
     model = HAN(target="paper", num_classes=2, hidden=8, heads=2)
-    with pytest.raises(GraphError, match=r"HAN reads a graph of metapaths into 'paper'.*metapath_graph"):
-        jax.eval_shape(lambda: model.init(jax.random.key(0), academic))
+    pretender = HeteroGraph.from_arrays({"paper": 2, "x": 2}, {("x", "reaches", "paper"): [[0], [1]]},
+                                        {"x": np.eye(2)})
+    for graph in (academic, pretender):
+        with pytest.raises(GraphError, match=r"HAN reads a graph of metapaths into 'paper'.*metapath_graph"):
+            jax.eval_shape(lambda graph=graph: model.init(jax.random.key(0), graph))
     twice = academic.add_relations({("author", "edits", "paper"): [[0], [1]]})
     with pytest.raises(GraphError, match=re.escape("HAN takes one relation from 'author' to 'paper'")):
         jax.eval_shape(lambda: HANLayer(features=6, heads=2).init(jax.random.key(0), twice, hidden_of(twice), "paper"))
@@ -270,6 +273,50 @@ def test_dropout_of_pairs_keeps_the_mean_and_its_gradient(pairs):
     value, pullback = jax.vjp(lambda x: dropped(x, one), x)
     g = jax.random.normal(jax.random.key(3), value.shape)
     np.testing.assert_allclose(jnp.vdot(pullback(g)[0], x), jnp.vdot(g, value), rtol=1e-3)
+
+
+def test_gradients_of_scores_under_dropout(pairs):
+    """Against the same draw with its mask read off: x = identity columns give the weights themselves."""
+    adjacency, v, u, x = pairs
+    adjacency, v, u = adjacency[:40, :50], v[:40], u[:50]
+    key, x = jax.random.key(4), x[:50]
+    identity = jnp.broadcast_to(jnp.eye(50)[:, None], (50, 2, 50))
+    kept = dense_attention(adjacency, v, u, identity, rate=0.4, key=key) != 0  # [n, H, m]
+
+    def masked(v, u, x):
+        scores = jax.nn.leaky_relu(v[:, None] + u[None], 0.2)
+        weights = jnp.where(adjacency[:, :, None], jnp.exp(scores), 0)
+        weights = weights / jnp.maximum(weights.sum(axis=1, keepdims=True), 1e-30)
+        return jnp.einsum("nmh,mhd->nhd", weights * kept.transpose(0, 2, 1) / 0.6, x)
+
+    value, pullback = jax.vjp(lambda *a: dense_attention(adjacency, *a, rate=0.4, key=key), v, u, x)
+    expected, expected_pullback = jax.vjp(masked, v, u, x)
+    np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
+    g = jax.random.normal(jax.random.key(5), value.shape)
+    for ours, theirs in zip(pullback(g), expected_pullback(g), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0)])
+def test_no_rows_or_no_columns(shape):
+    n, m = shape
+    out = dense_attention(jnp.zeros(shape, bool), jnp.zeros((n, 2)), jnp.zeros((m, 2)), jnp.zeros((m, 2, 3)))
+    assert out.shape == (n, 2, 3) and not np.any(out)
+
+
+def test_dense_attention_with_64_bit_numbers(pairs):
+    adjacency, *operands = (x[:30] for x in pairs)
+    with jax.enable_x64(True):
+        wide = [jnp.asarray(np.asarray(x), jnp.float64) for x in operands]
+        value, pullback = jax.vjp(lambda *a: dense_attention(adjacency[:, :30], *a), *wide)
+        gradients = pullback(value)
+    assert value.dtype == np.float64 and all(g.dtype == np.float64 for g in gradients)
+    np.testing.assert_allclose(value, dense_attention(adjacency[:, :30], *operands), rtol=1e-5, atol=1e-6)
+
+
+def test_a_rate_outside_the_unit_interval_is_refused(pairs):
+    with pytest.raises(ValueError, match=re.escape("rate must be in [0, 1), got 1.0")):
+        dense_attention(*pairs, rate=1.0, key=jax.random.key(0))
 
 
 def test_a_slope_outside_the_unit_interval_is_refused(pairs):

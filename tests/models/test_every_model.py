@@ -138,14 +138,14 @@ def test_vmap_over_parameters_equals_a_loop(case):
 
 # No edge of ("venue", "hosts", "author") exists, and only the first layer computes authors at all.
 UNTAUGHT = {
-    "rgcn": {"RGCNLayer_0/kernel_venue_author"},
-    "rgcn with bases": {"RGCNLayer_0/coefficients_venue_author"},
-    "hgt": {f"HGTLayer_0/{name}_venue_author" for name in ("prior", "relation_key", "relation_value")},
+    "rgcn": {"RGCNLayer_0/kernel_venue->author"},
+    "rgcn with bases": {"RGCNLayer_0/coefficients_venue->author"},
+    "hgt": {f"HGTLayer_0/{name}_venue->author" for name in ("prior", "relation_key", "relation_value")},
     # A node's own score shifts all scores of its softmax alike, but where LeakyReLU bends between two of them; here
     # none does.
     "gat": {"GATLayer_0/attention_destination"},
-    "sage": {"HeteroSAGELayer_0/relations/kernel_venue_author"},
-    "ie_hgcn": {"IEHGCNLayer_0/kernel_venue_author"},
+    "sage": {"HeteroSAGELayer_0/relations/kernel_venue->author"},
+    "ie_hgcn": {"IEHGCNLayer_0/kernel_venue->author"},
 }
 
 

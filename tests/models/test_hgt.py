@@ -26,13 +26,13 @@ def equations(graph, hidden, p, destination, heads, features):
     d = features // heads
 
     def mapped(role, name):
-        x = hidden[name].astype(float) @ p[f"{role}_{name}"] + p[f"{role}_bias_{name}"]
+        x = hidden[name].astype(float) @ p[f"{role}_{name}"] + p[f"bias_{role}_{name}"]
         return x.reshape(len(x), heads, d)
 
     query = mapped("query", destination)
     entries = []  # (edge type, destination node, exp(score) [H], value [H, d])
     for source, block in graph.blocks_into(destination):
-        pair = f"{source}_{destination}"
+        pair = f"{source}->{destination}"
         keys, values = mapped("key", source), mapped("value", source)
         for r, edge_type in enumerate(block.edge_types):
             for j, i in graph.host_edges()[edge_type].T:
@@ -120,6 +120,6 @@ def test_heads_must_divide_the_width(awkward):
 def test_only_the_maps_a_type_takes_part_with_exist(awkward):
     layer = HGTLayer(features=6, heads=2)
     params = randomised(layer, awkward, hidden_of(awkward, 6), ("venue",))["params"]
-    assert set(params) == {"query_venue", "query_bias_venue", "key_paper", "key_bias_paper", "value_paper",
-                           "value_bias_paper", "prior_paper_venue", "relation_key_paper_venue",
-                           "relation_value_paper_venue", "output_venue", "skip_venue"}
+    assert set(params) == {"query_venue", "bias_query_venue", "key_paper", "bias_key_paper", "value_paper",
+                           "bias_value_paper", "prior_paper->venue", "relation_key_paper->venue",
+                           "relation_value_paper->venue", "output_venue", "skip_venue"}

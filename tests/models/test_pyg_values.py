@@ -39,9 +39,9 @@ def test_rgcn(golden, homogeneous, case):
     params: dict[str, Any] = {"root_node": golden[f"{case}/param/root"], "bias_node": golden[f"{case}/param/bias"]}
     if case == "rgcn_basis2":
         params["bases"] = golden[f"{case}/param/weight"]
-        params["coefficients_node_node"] = golden[f"{case}/param/comp"]
+        params["coefficients_node->node"] = golden[f"{case}/param/comp"]
     else:
-        params["kernel_node_node"] = golden[f"{case}/param/weight"]
+        params["kernel_node->node"] = golden[f"{case}/param/weight"]
     layer = RGCNLayer(features=8, bases=2 if case == "rgcn_basis2" else None,
                       aggregation="sum" if case == "rgcn_sum" else "mean")
     out: Any = layer.apply({"params": params}, homogeneous, {"node": golden["homo/x"]}, ["node"])
@@ -58,7 +58,7 @@ def test_hgt(golden, heterogeneous, case, width, heads):
         kernels = np.split(value[f"kqv_lin.lins.{name}.weight"].T, 3, axis=1)
         biases = np.split(value[f"kqv_lin.lins.{name}.bias"], 3)
         for role, kernel, bias in zip(("key", "query", "value"), kernels, biases, strict=True):
-            params[f"{role}_{name}"], params[f"{role}_bias_{name}"] = kernel, bias
+            params[f"{role}_{name}"], params[f"bias_{role}_{name}"] = kernel, bias
         params[f"output_{name}"] = {"kernel": value[f"out_lin.lins.{name}.weight"].T,
                                     "bias": value[f"out_lin.lins.{name}.bias"]}
         if case == "hgt_h4_same":
@@ -66,7 +66,7 @@ def test_hgt(golden, heterogeneous, case, width, heads):
     relations = [key.removeprefix("p_rel.") for key in value if key.startswith("p_rel.")]  # PyG's order
     for index, relation in enumerate(relations):
         source, _, destination = relation.split("__")
-        pair = f"{source}_{destination}"
+        pair = f"{source}->{destination}"
         rows = np.arange(heads) * len(relations) + index
         params[f"relation_key_{pair}"] = value["k_rel.weight"][rows][None]
         params[f"relation_value_{pair}"] = value["v_rel.weight"][rows][None]
@@ -152,7 +152,7 @@ def test_hetero_sage(golden, heterogeneous):
     params: dict[str, Any] = {}
     for source, relation, destination in heterogeneous.edge_types:
         name = f"heteroconv_sage_sum/param/convs.<{source}___{relation}___{destination}>"
-        params[f"kernel_{source}_{destination}"] = golden[f"{name}.lin_l.weight"].T[None]
+        params[f"kernel_{source}->{destination}"] = golden[f"{name}.lin_l.weight"].T[None]
         for key, array in ((f"root_{destination}", golden[f"{name}.lin_r.weight"].T),
                            (f"bias_{destination}", golden[f"{name}.lin_l.bias"])):
             params[key] = params.get(key, 0) + array  # a sum of maps of the same rows is one map

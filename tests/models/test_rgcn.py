@@ -28,10 +28,10 @@ def equation(graph, hidden, params, destination, aggregation):
     for source, block in graph.blocks_into(destination):
         for k, edge_type in enumerate(block.edge_types):
             if "bases" in params:
-                kernel = sum(params[f"coefficients_{source}_{destination}"][k, b] * params["bases"][b]
+                kernel = sum(params[f"coefficients_{source}->{destination}"][k, b] * params["bases"][b]
                              for b in range(len(params["bases"])))
             else:
-                kernel = params[f"kernel_{source}_{destination}"][k]
+                kernel = params[f"kernel_{source}->{destination}"][k]
             edges = list(graph.host_edges()[edge_type].T)
             degree = np.bincount([i for _, i in edges], minlength=len(out)) if edges else np.zeros(len(out))
             for j, i in edges:
@@ -56,15 +56,15 @@ def test_only_destinations_are_computed(awkward):
     layer, hidden = RGCNLayer(features=3), hidden_of(awkward)
     params = randomised(layer, awkward, hidden, ("venue",))["params"]
     assert {name: x.shape for name, x in params.items()} == {
-        "root_venue": (4, 3), "bias_venue": (3,), "kernel_paper_venue": (1, 4, 3)}
+        "root_venue": (4, 3), "bias_venue": (3,), "kernel_paper->venue": (1, 4, 3)}
 
 
 def test_bases_are_shared_by_all_relations_of_a_layer(awkward):
     params = randomised(RGCNLayer(features=3, bases=2), awkward, hidden_of(awkward))["params"]
     assert params["bases"].shape == (2, 4, 3)
-    assert params["coefficients_author_paper"].shape == (2, 2)
+    assert params["coefficients_author->paper"].shape == (2, 2)
     assert sorted(name for name in params if name.startswith("coefficients")) == [
-        f"coefficients_{source}_{destination}" for source, destination in sorted(awkward.blocks)]
+        f"coefficients_{source}->{destination}" for source, destination in sorted(awkward.blocks)]
     assert not any(name.startswith("kernel") for name in params)
 
 
@@ -80,7 +80,7 @@ def test_the_scale_of_initial_kernels_is_one_relation_s(awkward):
         graph = HeteroGraph.from_arrays({"a": 2}, {("a", str(k), "a"): [[0], [1]] for k in range(relations)})
         layer = RGCNLayer(features=64)
         params = layer.init(jax.random.key(0), graph, {"a": jnp.zeros((2, 64))}, ("a",))["params"]
-        return float(jnp.std(params["kernel_a_a"]))
+        return float(jnp.std(params["kernel_a->a"]))
 
     assert spread(1) == pytest.approx(1 / 8, rel=0.05)
     assert spread(9) == pytest.approx(1 / 8, rel=0.05)

@@ -26,7 +26,9 @@ from experiments.console import track
 from experiments.memory import use_heap_for_large_arrays
 from hire_jax import sparse
 from hire_jax.graph import RelationBlock
+from hire_jax.models.dense_attention import dense_attention
 from hire_jax.models.dropout import Dropout
+from hire_jax.models.normact import layer_norm_gelu
 
 Group = dict[str, bench.Contender]
 
@@ -42,6 +44,9 @@ def run(settings: Any, console: Console) -> dict[str, dict[str, list[float]]]:
         "gradient of it": partial(_gradient, dataset, width),
         "4 heads": partial(_heads, dataset, width),
         "dropout": partial(_dropout, dataset, width),
+        "layer norm and GELU": partial(_norm, dataset, width),
+        "constant weights": partial(_transposed, dataset, width),
+        **{f"attention, {share:.0%} of pairs": partial(_pairs, share) for share in (0.02, 0.05, 0.1, 0.3)},
         **{f"{seeds} seeds, product of width {w}": partial(_folding, dataset, w, seeds) for w in (4, 8, 16, 32, 64)},
         **{
             f"{seeds} seeds, RGCN of width {w}, products": partial(_folded_epochs, dataset, w, settings)
@@ -140,6 +145,57 @@ def _dropout(dataset: hj.Dataset, width: int) -> Group:
         return nn.Dropout(rate=0.5).apply({}, x, deterministic=False, rngs={"dropout": key})
 
     return {"hashed index": gradient(hashed), "threefry bits": gradient(threefry)}
+
+
+def _norm(dataset: hj.Dataset, width: int) -> Group:
+    """Value and gradient of all nodes' embeddings: written out by hand, against flax's two steps."""
+    x, ones, zeros = _normal(sum(dataset.graph.num_nodes.values()), width), jnp.ones(width), jnp.zeros(width)
+
+    def two_steps(x: jax.Array, scale: jax.Array, bias: jax.Array) -> Any:
+        normal: Any = nn.LayerNorm().apply({"params": {"scale": scale, "bias": bias}}, x)
+        return nn.gelu(normal)
+
+    def both(function: Callable[..., Any]) -> bench.Contender:
+        def value_and_pullback(x: jax.Array, scale: jax.Array, bias: jax.Array, dy: jax.Array) -> Any:
+            value, pullback = jax.vjp(function, x, scale, bias)
+            return value, pullback(dy)
+
+        return timed(value_and_pullback, x, ones, zeros, x)
+
+    return {"by hand": both(layer_norm_gelu), "flax": both(two_steps)}
+
+
+def _transposed(dataset: hj.Dataset, width: int) -> Group:
+    """The gradient of sparse features times a matrix: their values in transposed order at hand, or gathered."""
+    features = max((x for x in dataset.graph.features.values() if isinstance(x, hj.SparseFeatures)),
+                   key=lambda x: x.nnz)
+    kernel, dy = _normal(features.shape[1], width), _normal(features.shape[0], width)
+
+    def gradient(t_data: jax.Array | None) -> bench.Contender:
+        def product(kernel: jax.Array, dy: jax.Array, csr: Any, data: jax.Array, t_data: jax.Array | None) -> jax.Array:
+            return jnp.vdot(sparse.spmm(csr, data, kernel, t_weights=t_data), dy)
+
+        return timed(jax.grad(product), kernel, dy, features.csr, features.data, t_data)
+
+    return {"at hand": gradient(features.t_data), "gathered": gradient(None)}
+
+
+def _pairs(share: float) -> Group:
+    """Attention with 8 heads of width 8 between 2048 nodes, value and gradient: all pairs, or the edges alone."""
+    nodes, heads = 2048, 8
+    linked = np.random.default_rng(0).random((nodes, nodes)) < share
+    rows, columns = np.nonzero(linked)
+    csr = sparse.CSR.from_sorted(rows, columns, (nodes, nodes))
+    v, u, x = _normal(nodes, heads), _normal(nodes, heads), _normal(nodes, heads, 8)
+
+    def edges(v: jax.Array, u: jax.Array, x: jax.Array) -> jax.Array:
+        scores = nn.leaky_relu(sparse.edge_sum(csr, v, u), 0.2)
+        return sparse.spmm(csr, sparse.segment_softmax(scores, csr.rows, nodes), x)
+
+    def gradient(function: Callable[..., jax.Array]) -> bench.Contender:
+        return timed(jax.value_and_grad(lambda *a: jnp.sum(function(*a) ** 2), argnums=(0, 1, 2)), v, u, x)
+
+    return {"all pairs": gradient(partial(dense_attention, jnp.asarray(linked))), "edges": gradient(edges)}
 
 
 def _folding(dataset: hj.Dataset, width: int, seeds: int) -> Group:

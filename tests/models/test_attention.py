@@ -94,7 +94,7 @@ def test_simple_hgn_is_its_equations_over_two_layers(awkward):
     for _ in range(2):
         variables = randomised(layer, awkward, hidden, TYPES, previous)
         p = variables["params"]
-        out, attention, previous = layer.apply(variables, awkward, hidden, TYPES, previous)
+        out, attention, previous = jax.jit(layer.apply, static_argnums=3)(variables, awkward, hidden, TYPES, previous)
         values = projected(hidden, p["kernel"], 2)
         embedded = (p["relation_embedding"] @ p["relation_kernel"]).reshape(-1, 2, 3)
         scores = (embedded * p["attention_relation"]).sum(-1)
@@ -112,7 +112,7 @@ def test_simple_hgn_gives_logits_of_one_length(awkward):
     for scale in (1.0, 5.0, None):
         model = SimpleHGN(target="paper", num_classes=3, hidden=8, heads=2, logit_scale=scale)
         variables = randomised(model, awkward)
-        lengths = np.linalg.norm(model.apply(variables, awkward).logits, axis=1)
+        lengths = np.linalg.norm(jax.jit(model.apply)(variables, awkward).logits, axis=1)
         assert np.allclose(lengths, scale or 1, rtol=1e-5) == (scale is not None)
 
 
@@ -165,7 +165,7 @@ def test_han_is_its_equations(academic, counts):
     assert dense == {"paper-author-paper", "paper-venue-paper"}
     layer, hidden = HANLayer(features=6, heads=2, semantic_features=4), {"paper": hidden_of(academic)["paper"]}
     variables = randomised(layer, graph, hidden, "paper")
-    out, views, attention, importance = layer.apply(variables, graph, hidden, "paper")
+    out, views, attention, importance = jax.jit(layer.apply, static_argnums=3)(variables, graph, hidden, "paper")
     expected, z, weights = han_equations(graph, hidden["paper"], variables["params"], "paper", 2, counts)
     np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(importance, weights, rtol=1e-4)

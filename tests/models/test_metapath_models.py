@@ -70,16 +70,16 @@ def test_vmap_over_parameters_equals_a_loop(case):
     _, model, graph, params, _ = case
     several = [jax.tree.map(lambda x, k=k: x * (1 + 0.1 * k), params) for k in range(3)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *several)
-    together = jax.jit(jax.vmap(model.apply, in_axes=(0, None)))(stacked, graph)
+    apply, together = jax.jit(model.apply), jax.jit(jax.vmap(model.apply, in_axes=(0, None)))(stacked, graph)
     for k, one in enumerate(several):
-        np.testing.assert_allclose(together.logits[k], model.apply(one, graph).logits, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(together.logits[k], apply(one, graph).logits, rtol=1e-4, atol=1e-4)
 
 
 def test_renumbering_papers_renumbers_the_output(case):
     name, model, _, params, output = case
     order = np.random.default_rng(0).permutation(12)
     moved = read_by(name, academic().permute({"paper": order}))
-    np.testing.assert_allclose(model.apply(params, moved).logits, output.logits[order], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(jax.jit(model.apply)(params, moved).logits, output.logits[order], rtol=1e-4, atol=1e-4)
 
 
 def test_every_parameter_learns(case):
@@ -95,8 +95,8 @@ def test_every_parameter_learns(case):
 
 def test_dropout_is_random_in_training_only(case):
     _, model, graph, params, output = case
-    first, again, other = (model.apply(params, graph, train=True, rngs={"dropout": jax.random.key(k)}).logits
-                           for k in (1, 1, 2))
+    train = jax.jit(lambda params, key: model.apply(params, graph, train=True, rngs={"dropout": key}).logits)
+    first, again, other = (train(params, jax.random.key(k)) for k in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 1e-2 and np.abs(first - output.logits).max() > 1e-2
 
@@ -113,7 +113,7 @@ def test_a_target_without_nodes(name):
     graph = read_by(name, academic(papers=0))
     model = MODELS[name]
     params = {"params": parameters(model, graph)["params"]}
-    value, gradient = jax.value_and_grad(lambda p: model.apply(p, graph).logits.sum())(params)
+    value, gradient = jax.jit(jax.value_and_grad(lambda p: model.apply(p, graph).logits.sum()))(params)
     assert value == 0 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 

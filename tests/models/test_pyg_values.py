@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -72,7 +73,8 @@ def test_hgt(golden, heterogeneous, case, width, heads):
         params[f"relation_value_{pair}"] = value["v_rel.weight"][rows][None]
         params[f"prior_{pair}"] = value[f"p_rel.{relation}"]
     hidden = {name: golden[f"het/x/{name}"] for name in graph.node_types}
-    out, attention = HGTLayer(features=width, heads=heads).apply({"params": params}, graph, hidden, graph.node_types)
+    apply = jax.jit(HGTLayer(features=width, heads=heads).apply, static_argnums=3)
+    out, attention = apply({"params": params}, graph, hidden, graph.node_types)
     for name in graph.node_types:
         np.testing.assert_allclose(out[name], golden[f"{case}/out/{name}"], rtol=1e-4, atol=1e-5)
     for name in graph.node_types:  # one softmax over all relations into a type
@@ -109,8 +111,8 @@ def test_gat(golden, untyped):
     params = {"kernel": golden["gat/param/lin.weight"].T, "bias": golden["gat/param/bias"],
               "attention_source": golden["gat/param/att_src"][0],
               "attention_destination": golden["gat/param/att_dst"][0]}
-    layer = GATLayer(features=16, heads=2)
-    out, attention = layer.apply({"params": params}, untyped, {"node": golden["homo/x"]}, ["node"])
+    apply = jax.jit(GATLayer(features=16, heads=2).apply, static_argnums=3)
+    out, attention = apply({"params": params}, untyped, {"node": golden["homo/x"]}, ("node",))
     np.testing.assert_allclose(out["node"], golden["gat/out"], rtol=1e-4, atol=1e-5)
     relation = untyped.relations["node", "to", "node"]
     expected = dict(zip(map(tuple, golden["gat/attn_edge_index"].T), golden["gat/attn"], strict=True))
@@ -133,8 +135,8 @@ def test_han(golden, heterogeneous):
             name = "__".join(block.edge_types[0])
             params[f"attention_source_{source}"] = value[f"lin_src.{name}"][0]
             params[f"attention_destination_{source}"] = value[f"lin_dst.{name}"][0]
-        layer = HANLayer(features=16, heads=2)
-        out, _, _, importance = layer.apply({"params": params}, heterogeneous, hidden, destination)
+        apply = jax.jit(HANLayer(features=16, heads=2).apply, static_argnums=3)
+        out, _, _, importance = apply({"params": params}, heterogeneous, hidden, destination)
         np.testing.assert_allclose(out, golden[f"han_h2/out/{destination}"], rtol=1e-4, atol=1e-5)
         edge_types = [block.edge_types[0] for _, block in heterogeneous.blocks_into(destination)]
         theirs = dict(zip(_pyg_order(golden, destination), golden[f"han_h2/semantic/{destination}"], strict=True))

@@ -11,6 +11,7 @@ Examples:
   python -m experiments.baselines --root FOLDER                     # six models, DBLP, ACM and IMDB of HGB, 10 seeds
   python -m experiments.baselines --datasets imdb_gtn --models RGCN MLP --seeds 3
   python -m experiments.baselines --tune                            # choose configurations on validation, 3 seeds
+  python -m experiments.baselines --render                          # the table of what is finished
   python -m experiments.baselines --smoke                           # in a minute, to see that it runs
 """
 
@@ -54,6 +55,8 @@ class Settings:
     """At most this many epochs; None takes the configuration's."""
     tune: bool = False
     """Instead: try the grid of the configuration file on validation and print what to write into it."""
+    render: bool = False
+    """Instead: train nothing, and print the table of the cells that are finished in --out."""
     devices: int | None = None
     """Spread the seeds over this many devices; must divide --seeds."""
     root: Path | None = None
@@ -93,12 +96,13 @@ def main(settings: Settings, console: Console | None = None) -> dict[tuple[str, 
             dataset = load(name, settings)
             jobs = plan(name, dataset, settings)
             console.print(f"{dataset!r}\n{len(jobs)} cells; results in {settings.out}", soft_wrap=True, highlight=False)
-            run(jobs, dataset, settings, store, console)
+            if not settings.render:
+                run(jobs, dataset, settings, store, console)
             found = store.cells()
             if settings.tune:
                 report_search(name, jobs, found, console)
             else:
-                cells |= {(name, job.model): found[key(job.config)] for job in jobs}
+                cells |= {(name, job.model): found[key(job.config)] for job in jobs if key(job.config) in found}
     except KeyboardInterrupt:
         console.print(f"\nStopped. Finished cells are in {settings.out}; the same command goes on from there.",
                       soft_wrap=True, highlight=False)

@@ -28,6 +28,8 @@ def test_smoke_trains_and_resumes(tmp_path):
     assert [json.loads(line)["config"]["model"] for line in lines] == list(MODELS)
     assert baselines.main(settings, Console(width=200)) == cells
     assert (tmp_path / "smoke" / "results.jsonl").read_text().splitlines() == lines  # nothing was trained twice
+    more = dataclasses.replace(settings, models=(*MODELS, "GCN"), render=True)
+    assert baselines.main(more, Console(width=200)) == cells  # and nothing at all when only rendered
 
 
 def test_tuning_prints_the_best_on_validation(tmp_path, monkeypatch, capsys):

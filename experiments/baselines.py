@@ -243,7 +243,7 @@ def report(cells: Mapping[tuple[str, str], Cell], settings: Settings, store: Res
     settings.out.mkdir(parents=True, exist_ok=True)
     (settings.out / "table.md").write_text(f"{text}\n\n{note}\n")
     store.write_csv()
-    console.print(hj.report.rich_table(lines))
+    console.print(hj.report.rich_table([[*line[:6], line[7]] for line in lines]))  # what 80 columns hold
     console.print(note, soft_wrap=True, highlight=False)
     console.print(f"Seed-level lines, CSV and table: {settings.out}", soft_wrap=True, highlight=False)
 

@@ -1,4 +1,4 @@
-"""How fast one training step plus validation of RGCN is: against PyG, for many seeds at once, against the machine.
+"""How fast a training step plus validation is: against PyG, for many seeds at once, against the machine.
 
 Three questions, answered in one run for each dataset:
   peer    how long an epoch (one gradient step, one look at the validation nodes) takes here and in PyG. The two
@@ -14,6 +14,7 @@ Examples:
   python -m experiments.bench                              # bundled IMDB, and DBLP where $HIRE_JAX_DATA has it
   python -m experiments.bench --peer pyg                   # the same against PyG
   python -m experiments.bench --dataset imdb_gtn --hidden 8 --seeds 20
+  python -m experiments.bench --peer pyg --model HGT       # also HeteroSAGE and HAN
   python -m experiments.bench --micro                      # the measurements behind docs/performance.md
   python -m experiments.bench --smoke                      # in a minute, to see that it runs
 """
@@ -60,6 +61,8 @@ class Settings:
     """Names for `hire_jax.load_dataset`. Without: imdb_gtn (bundled), and dblp_hgb if $HIRE_JAX_DATA has it."""
     peer: Literal["none", "pyg"] = "none"
     """Time the same model in PyG too, in turns with ours."""
+    model: Literal["RGCN", "HeteroSAGE", "HGT", "HAN"] = "RGCN"
+    """Which network. HAN has one layer, on the metapaths proposed from the schema."""
     hidden: int = 64
     """Width of every layer."""
     layers: int = 2
@@ -102,7 +105,8 @@ def main(settings: Settings, console: Console | None = None) -> dict[str, Any]:
         **facts,
     }
     settings.out.mkdir(parents=True, exist_ok=True)
-    path = settings.out / ("micro.json" if settings.micro else "bench.json")
+    name = "micro" if settings.micro else "bench" if settings.model == "RGCN" else f"bench_{settings.model.lower()}"
+    path = settings.out / f"{name}.json"
     path.write_text(json.dumps(facts, indent=1))
     console.print(f"All raw times: {path}", soft_wrap=True, highlight=False)
     return facts
@@ -110,11 +114,11 @@ def main(settings: Settings, console: Console | None = None) -> dict[str, Any]:
 
 def _peer_module() -> Any:
     try:
-        from experiments.peers import pyg_rgcn
+        from experiments.peers import pyg
     except ImportError as error:
         print(INSTALL.format(error=error), file=sys.stderr)
         sys.exit(2)
-    return pyg_rgcn
+    return pyg
 
 
 def _datasets(settings: Settings, console: Console) -> Iterator[tuple[str, hj.Dataset]]:
@@ -130,15 +134,15 @@ def _datasets(settings: Settings, console: Console) -> Iterator[tuple[str, hj.Da
 # ---------------------------------------------------------------------------------------- contenders
 
 
-def network(dataset: hj.Dataset, settings: Settings) -> hj.models.RGCN:
+def network(dataset: hj.Dataset, settings: Settings) -> Any:
     """The model all contenders train; dropout 0.5 as everywhere."""
-    return hj.models.RGCN(
-        target=dataset.target,
-        num_classes=dataset.num_classes,
-        hidden=settings.hidden,
-        layers=settings.layers,
-        dropout=0.5,
-    )
+    arguments: dict[str, Any] = {"target": dataset.target, "num_classes": dataset.num_classes,
+                                 "hidden": settings.hidden, "layers": settings.layers, "dropout": 0.5}
+    if settings.model == "HAN":  # one layer, and the semantic attention as wide as PyG's
+        arguments |= {"layers": 1, "heads": 8, "semantic_features": settings.hidden}
+    elif settings.model == "HGT":
+        arguments["heads"] = 4
+    return getattr(hj.models, settings.model)(**arguments)
 
 
 class OurEpochs:
@@ -203,6 +207,8 @@ def _measure(
     """Everything about one dataset, measured, printed and returned."""
     console.rule(name)
     console.print(repr(dataset), soft_wrap=True, highlight=False)
+    if settings.model == "HAN":
+        dataset = dataset.with_graph(hj.metapaths.metapath_graph(dataset.graph, dataset.target))
     model = network(dataset, settings)
     ours, many = "hire_jax, 1 seed", f"hire_jax, {settings.seeds} seeds"
     contenders: dict[str, Contender] = {ours: (one := OurEpochs(dataset, model, epochs=settings.epochs))}
@@ -223,7 +229,7 @@ def _measure(
         seconds = in_turns(contenders, settings.repeats, tracker)
 
     table = Table(
-        "epoch of RGCN",
+        f"epoch of {settings.model}",
         "ms",
         "quartiles",
         "times ours",

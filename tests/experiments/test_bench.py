@@ -46,7 +46,7 @@ def test_smoke_runs_end_to_end(tmp_path):
 
 def test_a_missing_peer_says_how_to_install_it(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "torch", None)  # what an import of a missing package meets
-    monkeypatch.delitem(sys.modules, "experiments.peers.pyg_rgcn", raising=False)
+    monkeypatch.delitem(sys.modules, "experiments.peers.pyg", raising=False)
     with pytest.raises(SystemExit) as stopped:
         bench.main(Settings(peer="pyg"))
     assert stopped.value.code == 2
@@ -109,16 +109,19 @@ def test_contenders_take_turns():
     assert ratio(seconds, "peer", "ours") == 3.0
 
 
-@pytest.mark.parametrize("name", ["imdb_gtn", "synthetic"])
+@pytest.mark.parametrize(("graph", "name"), [("imdb_gtn", "RGCN"), ("synthetic", "RGCN"), ("imdb_gtn", "HeteroSAGE"),
+                                             ("imdb_gtn", "HGT"), ("synthetic", "HGT"), ("imdb_gtn", "HAN")])
 @pytest.mark.filterwarnings("default")
-def test_the_peer_computes_the_same(name):
+def test_the_peer_computes_the_same(graph, name):
     pytest.importorskip("torch_geometric")
-    from experiments.peers import pyg_rgcn
+    from experiments.peers import pyg
 
-    dataset = hj.load_dataset(name)
-    model = network(dataset, Settings(hidden=8))
+    dataset = hj.load_dataset(graph)
+    if name == "HAN":
+        dataset = dataset.with_graph(hj.metapaths.metapath_graph(dataset.graph, dataset.target))
+    model = network(dataset, Settings(hidden=8, model=name))
     variables = model.init(jax.random.key(0), dataset.graph)
     logits = np.asarray(model.apply(variables, dataset.graph).logits)
-    for peer in pyg_rgcn.peers(dataset, model).values():
-        assert pyg_rgcn.difference(peer, variables, logits) < 1e-4
-        assert all(np.isfinite(value) for value in pyg_rgcn.Training(peer, dataset, epochs=1).epoch())
+    for peer in pyg.peers(dataset, model).values():
+        assert pyg.difference(peer, variables, logits) < 1e-4
+        assert all(np.isfinite(value) for value in pyg.Training(peer, dataset, epochs=1).epoch())

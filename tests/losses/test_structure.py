@@ -51,6 +51,7 @@ LOSSES = {
     "gsp": global_structure,
 } | {f"lsp_{kernel}": of_edges(kernel) for kernel in KERNELS}
 PAIRWISE = ["rkd_distance", "rkd_angle", "sp_L1", "sp_L2", "gsp"]
+ONE_EACH = ["rkd_distance", "rkd_angle", "sp_L2", "gsp", "lsp_cosine"]
 SAMPLED = {"rkd_distance": 16_384, "rkd_angle": 256, "sp_L2": 100_000}
 
 
@@ -130,9 +131,10 @@ def similarity(kernel, a, b) -> float:
     }[kernel]()
 
 
-def softmax(scores) -> list[float]:
-    exponentials = [math.exp(x - max(scores)) for x in scores]
-    return [e / sum(exponentials) for e in exponentials]
+def log_softmax(scores) -> list[float]:
+    top = max(scores)
+    total = math.log(sum(math.exp(x - top) for x in scores))
+    return [x - top - total for x in scores]
 
 
 def loop_relation(source_s, dest_s, source_t, dest_t, edges, kernel, from_where, to_where) -> float | None:
@@ -140,9 +142,9 @@ def loop_relation(source_s, dest_s, source_t, dest_t, edges, kernel, from_where,
     for i in range(len(dest_s)):
         ends = [u for u, v in zip(*edges, strict=True) if v == i and from_where[u] and to_where[v]]
         if ends:
-            p = softmax([similarity(kernel, dest_t[i], source_t[u]) for u in ends])
-            q = softmax([similarity(kernel, dest_s[i], source_s[u]) for u in ends])
-            divergences.append(sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)))
+            p = log_softmax([similarity(kernel, dest_t[i], source_t[u]) for u in ends])
+            q = log_softmax([similarity(kernel, dest_s[i], source_s[u]) for u in ends])
+            divergences.append(sum(math.exp(a) * (a - b) for a, b in zip(p, q, strict=True)))
     return sum(divergences) / len(divergences) if divergences else None
 
 
@@ -211,17 +213,16 @@ def test_values_equal_the_golden_ones(loss, golden):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize(("d_s", "d_t"), [(3, 5), (4, 2)])
-def test_values_equal_a_plain_loop(name, d_s, d_t):
-    student, teacher = rows(1, 8, d_s), rows(2, 8, d_t)
-    for where in (None, WHERE):
+def test_values_equal_a_plain_loop(name):
+    for (d_s, d_t), where in (((3, 5), None), ((4, 2), WHERE)):
+        student, teacher = rows(1, 8, d_s), rows(2, 8, d_t)
         expected = loop(name, student, teacher, where)
         assert expected > 1e-4
         with jax.enable_x64(True):
-            np.testing.assert_allclose(COMPILED[name](student, teacher, where)[0], expected, rtol=1e-10)
-        single = COMPILED[name](student.astype("f4"), teacher.astype("f4"), where)[0]
-        assert single.dtype == jnp.float32
-        np.testing.assert_allclose(single, expected, rtol=3e-5)
+            np.testing.assert_allclose(LOSSES[name](student, teacher, where=where), expected, rtol=1e-10)
+    single = LOSSES[name](student.astype("f4"), teacher.astype("f4"), where=where)
+    assert single.dtype == jnp.float32
+    np.testing.assert_allclose(single, expected, rtol=3e-5)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -326,7 +327,7 @@ def close(result, expected, rtol=1e-4, atol=1e-6):
     jax.tree.map(partial(np.testing.assert_allclose, rtol=rtol, atol=atol), result, expected)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", ONE_EACH)
 def test_jit_equals_eager_and_vmap_equals_a_loop(name):
     students, teachers = jnp.asarray(rows(7, 3, 8, 3), jnp.float32), jnp.asarray(rows(8, 3, 8, 4), jnp.float32)
     where = jnp.asarray(np.random.default_rng(9).random((3, 8)) < 0.8)
@@ -388,7 +389,7 @@ def test_cosines_of_many_rows_equal_the_matrix_in_blocks():
 # ------------------------------------------------------------------------------------------------------- masks
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", ONE_EACH)
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
 def test_masked_rows_have_no_influence(name, poison):
     student, teacher = rows(15, 8, 3).astype("f4"), rows(16, 8, 4).astype("f4")
@@ -439,7 +440,7 @@ def test_masked_rows_of_typed_and_attention():
     assert np.isnan(maps(*weights, WHERE)[0])
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", ONE_EACH)
 def test_no_rows_give_zero(name):
     edges = dict(senders=np.zeros(0, int), receivers=np.zeros(0, int)) if name.startswith("lsp") else {}
     loss = LOSSES[name]
@@ -459,7 +460,7 @@ def test_no_edges_give_zero():
 # -------------------------------------------------------------------------------------------- degenerate inputs
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", ONE_EACH)
 def test_rows_of_zeros_and_equal_rows(name):
     student, teacher = rows(17, 8, 3).astype("f4"), rows(18, 8, 4).astype("f4")
     student[1], student[4], teacher[2], teacher[4] = 0, student[2], 0, teacher[3]
@@ -499,7 +500,7 @@ def test_near_rows_far_from_the_origin():
     np.testing.assert_allclose(value, loop_rkd_distance(student, teacher), rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", ONE_EACH)
 def test_half_precision_is_raised(name):
     student, teacher = jnp.asarray(rows(23, 8, 3), jnp.bfloat16), jnp.asarray(rows(24, 8, 4), jnp.bfloat16)
     value, gradient = COMPILED[name](student, teacher)
@@ -549,7 +550,7 @@ def test_attention_with_zeros():
 # --------------------------------------------------------------------------------------------------- identities
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", ONE_EACH)
 def test_equal_sides_give_zero(name):
     student = rows(29, 8, 3).astype("f4")
     value, gradient = COMPILED[name](student, student)
@@ -655,7 +656,7 @@ def test_wrong_samples(name):
 # ------------------------------------------------------------------------------------------------------- errors
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", ONE_EACH)
 def test_wrong_arrays(name):
     loss = LOSSES[name]
     with pytest.raises(ValueError, match=r"student, teacher: .*\(8, 3\).*\(7, 3\)"):

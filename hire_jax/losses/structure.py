@@ -53,7 +53,7 @@ def rkd_distance(
     rotated and scaled without effect.
 
     Distances are sums of squared differences, not taken from a Gram matrix, whose subtraction leaves no digit of
-    small ones. O(n² (d_s + d_t)) time; a block of differences is held, about 100 MiB, never an [n, n] matrix.
+    small ones. O(n² (d_s + d_t)) time; a block of differences is held, never an [n, n] matrix.
 
     The authors' code takes squared distances from a Gram matrix and raises them to at least 1e-12, so that equal
     rows have distance 1e-6 and count among the positive ones. Here their distance and its gradient are 0.
@@ -143,7 +143,7 @@ def similarity_preserving(
     The paper has `order=2` and rows that are a batch's images. Each side may be rotated and scaled without effect,
     not moved. Longer rows weigh more in every profile; `global_structure` compares cosines instead.
 
-    O(n² (d_s + d_t)) time, and O(n) memory beyond one block of rows of G, about 200 MiB: the [n, n] matrices, whose
+    O(n² (d_s + d_t)) time, and O(n) memory beyond one block of rows of G: the [n, n] matrices, whose
     row norms are needed, are never held as wholes.
 
     Args:

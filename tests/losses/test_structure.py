@@ -288,7 +288,8 @@ def test_blocks_of_rows_do_not_change_values_and_gradients():
 def test_derivatives_equal_finite_differences(name):
     with jax.enable_x64(True):
         student, teacher = jnp.asarray(rows(5, 8, 2)), jnp.asarray(rows(6, 8, 4))
-        call = jax.jit(lambda s: LOSSES[name](s, teacher, where=WHERE))
+        where = WHERE if name in PAIRWISE else None  # which leaves few edges
+        call = jax.jit(lambda s: LOSSES[name](s, teacher, where=where))
         assert np.abs(jax.grad(call)(student)).max() > 1e-4
         check_grads(call, (student,), order=1)
 

@@ -291,7 +291,7 @@ def rich_table(lines: Sequence[Sequence[str]], *, title: str = "") -> Table:
     for i, name in enumerate(lines[0]):
         table.add_column(name.replace(" ", "\n"), justify="right" if i > 1 else "left", no_wrap=True)
     for line in lines[1:]:
-        table.add_row(*(Text(text) for text in line))
+        table.add_row(*(Text(text.replace(" ± ", "±")) for text in line))
     return table
 
 

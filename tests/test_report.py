@@ -15,6 +15,7 @@ from hire_jax.report import (
     Record,
     paired_difference,
     results_table,
+    rich_table,
     summarise,
 )
 
@@ -266,3 +267,12 @@ def test_records_that_make_no_table_are_named(change, match):
 def test_records_are_checked(options, match):
     with pytest.raises(ValueError, match=match):
         Record(**({"model": "A", "method": "b", "seeds": [0, 1], "metrics": {}} | options))
+
+
+def test_lines_of_text_become_a_table_of_80_columns():
+    lines = [["dataset", "model", "macro-F1 %"], ["imdb_hgb", "RGCN", "63.24 ± 0.62 <"], ["x", "MLP", "[bold]"]]
+    out = io.StringIO()
+    Console(file=out, width=80).print(rich_table(lines, title="title"))
+    text = out.getvalue()
+    assert "63.24±0.62 <" in text and "[bold]" in text and "title" in text
+    assert all(len(line) <= 80 for line in text.splitlines())

@@ -5,6 +5,7 @@ network computes what ours of that name computes and, like it, only the node typ
 `load_flax` copies our parameters, so that the bench can compare logits before it compares times.
 """
 
+import abc
 import os
 import time
 import warnings
@@ -23,7 +24,7 @@ VERSIONS = {"torch": torch.__version__, "torch_geometric": torch_geometric.__ver
 Tensors = dict[str, torch.Tensor]
 
 
-class Peer(torch.nn.Module):
+class Peer(torch.nn.Module, abc.ABC):
     """The trunk of `hire_jax.models.NodeClassifier` in PyG; a subclass gives the layers.
 
     Args:
@@ -77,17 +78,17 @@ class Peer(torch.nn.Module):
         """The node types known after the projection and after each layer."""
         return graph.receptive_field(self.network.target, self.network.layers)
 
+    @abc.abstractmethod
     def build(self, width: int, used: list[list[tuple[str, str, str]]]) -> None:
         """Makes the layers; `used[l]` are the relations that layer l reads."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def convolve(self, layer: int, h: Tensors) -> Tensors:
         """One layer, without norm and activation."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def load_layer(self, layer: int, params: Mapping[str, Any]) -> None:
         """Takes the parameters of one Flax layer."""
-        raise NotImplementedError
 
     def forward(self) -> torch.Tensor:
         """Logits of the target nodes, [N, classes]."""

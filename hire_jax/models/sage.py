@@ -36,11 +36,10 @@ class HeteroSAGELayer(nn.Module, kw_only=True):
 
 
 def unit_rows(x: jax.Array) -> jax.Array:
-    """Rows divided by their Euclidean norms; rows of zeros stay zero, with a zero gradient."""
-    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1, keepdims=True))
-    scaled = x / jnp.where(largest > 0, largest, 1)  # squares of very small or large numbers leave the range
-    square = jnp.sum(jnp.square(scaled), axis=-1, keepdims=True)
-    return scaled * jnp.where(square > 0, jnp.where(square > 0, square, 1) ** -0.5, 0)
+    """Rows divided by their Euclidean norms, or by 1e-12 where that is larger: a row of zeros stays zero."""
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    square = jnp.sum(jnp.square(wide), axis=-1, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.maximum(square, 1e-24)).astype(x.dtype)
 
 
 class HeteroSAGE(NodeClassifier, kw_only=True):

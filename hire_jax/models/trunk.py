@@ -1,5 +1,6 @@
 """What message-passing classifiers have in common: projection, layers of one kind, classifier."""
 
+import abc
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ Hidden = dict[str, jax.Array]
 Attention = dict[EdgeType, jax.Array]
 
 
-class NodeClassifier(nn.Module, kw_only=True):
+class NodeClassifier(nn.Module, abc.ABC, kw_only=True):
     """Base of the models that differ in their layer alone.
 
       h^0 = act(norm(x W_type + b_type));  h^l = act(norm(layer_l(dropout(h^{l-1}))));  logits = dropout(h^L) W + b
@@ -64,10 +65,10 @@ class NodeClassifier(nn.Module, kw_only=True):
         """The node types known after the projection and after each layer."""
         return graph.receptive_field(self.target, self.layers)
 
+    @abc.abstractmethod
     def convolve(self, graph: HeteroGraph, hidden: Hidden, destinations: Sequence[str], carry: Any,
                  train: bool) -> tuple[Hidden, Attention, Any]:
         """One layer: {destination: [N, hidden]}, its attention ({} without), and what the next layer's `carry` is."""
-        raise NotImplementedError(f"{type(self).__name__} has no layer")
 
     def finish(self, logits: jax.Array) -> jax.Array:
         """What is done to the logits last."""

@@ -12,6 +12,7 @@ from hire_jax import GraphError, HeteroGraph
 from hire_jax.metapaths import metapath_graph
 from hire_jax.models import HAN, GATLayer, HANLayer, SimpleHGN, SimpleHGNLayer
 from hire_jax.models.dense_attention import dense_attention
+from hire_jax.models.sage import unit_rows
 
 TYPES = ("paper", "author", "venue")
 
@@ -106,6 +107,17 @@ def test_simple_hgn_is_its_equations_over_two_layers(awkward):
             for edge_type, alpha in weights.items():
                 np.testing.assert_allclose(attention[edge_type], np.reshape(alpha, (-1, 2)), rtol=1e-4, atol=1e-6)
             before[name] = weights, of_self
+
+
+def test_unit_rows_of_any_size(rng):
+    x = rng.normal(size=(4, 5)) * np.array([[1.0], [1e-14], [0.0], [1e15]])
+    for rows in (jnp.asarray(x, jnp.float32), jnp.asarray(x, jnp.bfloat16)):
+        unit, pullback = jax.vjp(unit_rows, rows)
+        assert unit.dtype == rows.dtype and np.isfinite(pullback(unit)[0]).all()
+        np.testing.assert_allclose(np.linalg.norm(unit.astype(jnp.float32), axis=1)[[0, 2, 3]], [1, 0, 1], atol=1e-2)
+    with jax.enable_x64(True):
+        unit = unit_rows(jnp.asarray(x[:1]))
+        np.testing.assert_allclose(unit, x[:1] / np.linalg.norm(x[:1]), rtol=1e-14)
 
 
 def test_simple_hgn_gives_logits_of_one_length(awkward):

@@ -209,7 +209,7 @@ def _folding(dataset: hj.Dataset, width: int, seeds: int) -> Group:
     x = _normal(seeds, block.csr.shape[1], width)
 
     def batched(fold_below: int) -> bench.Contender:
-        with mock.patch.object(sparse, "_FOLD_BELOW", fold_below):
+        with mock.patch.object(sparse.kernels, "_FOLD_BELOW", fold_below):
             # A new function each time, so that JAX cannot answer from what it traced under the other bound.
             return timed(jax.vmap(lambda csr, w, x: sparse.spmm(csr, w, x), (None, None, 0)), block.csr, block.mean, x)
 
@@ -220,7 +220,7 @@ def _folded_epochs(dataset: hj.Dataset, width: int, settings: Any) -> Group:
     """The same two forms in whole epochs, with as many seeds at a time as `fit` takes."""
     group: Group = {}
     for name, fold_below in (("block-diagonal", 0), ("folded", 2**30)):
-        with mock.patch.object(sparse, "_FOLD_BELOW", fold_below):
+        with mock.patch.object(sparse.kernels, "_FOLD_BELOW", fold_below):
             group[name] = bench.OurEpochs(
                 dataset, _rgcn(dataset, width, settings), seeds=settings.seeds, epochs=settings.epochs
             )

@@ -74,15 +74,30 @@ def test_the_rooms_form_one_direction():
         left = {room: rooms - free for room, rooms in left.items() if room not in free}
 
 
+def test_no_files_import_each_other():
+    """Neither two nor a ring of them, within a room as between rooms."""
+    modules = {name.removesuffix(".py").removesuffix("/__init__").replace("/", "."): tree
+               for name, tree in TREES.items() if name.startswith("hire_jax/")}
+
+    def file_of(name):
+        return name if name in modules else name.rpartition(".")[0]
+
+    left = {module: {file_of(name) for name in imported(tree)} & set(modules) for module, tree in modules.items()}
+    while left:
+        free = {module for module, needed in left.items() if not needed}
+        assert free, f"a cycle among {sorted(left)}"
+        left = {module: needed - free for module, needed in left.items() if module not in free}
+
+
 def test_the_package_knows_nothing_of_experiments_or_tests():
     for name, tree in TREES.items():
         if name.startswith("hire_jax/"):
             assert not {module.split(".")[0] for module in imported(tree)} & {"experiments", "tests"}, name
 
 
-def test_only_sparse_knows_how_products_are_executed():
+def test_only_the_kernels_know_how_products_are_executed():
     for name, tree in TREES.items():
-        if name.startswith("hire_jax/") and name != "hire_jax/sparse.py":
+        if name.startswith("hire_jax/") and name != "hire_jax/sparse/kernels.py":
             assert not any(module.startswith("jax.experimental") for module in imported(tree)), name
 
 

@@ -255,7 +255,7 @@ def test_a_batch_too_long_for_int32_indices_is_looped(rng, monkeypatch):
     weights, x = operands(rng, DUPLICATES, batch=(3,))
     one_product = jax.vmap(lambda w, x: spmm(DUPLICATES, w, x))(weights, x)
     assert "while" not in jax.jit(jax.vmap(lambda w, x: spmm(DUPLICATES, w, x))).lower(weights, x).as_text()
-    monkeypatch.setattr(sparse, "_INDEX_LIMIT", 3 * 7 - 1)
+    monkeypatch.setattr(sparse.kernels, "INDEX_LIMIT", 3 * 7 - 1)
     looped = jax.vmap(lambda w, x: spmm(DUPLICATES, w, x))
     assert "while" in jax.jit(looped).lower(weights, x).as_text()
     np.testing.assert_allclose(jax.jit(looped)(weights, x), one_product, rtol=1e-6)

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import hire_jax.graph as graph_module
 from hire_jax import GraphError, HeteroGraph
+from hire_jax.graph import blocks
 from hire_jax.metapaths import metapath_graph
 from hire_jax.models import HAN, GATLayer, HANLayer, SimpleHGN, SimpleHGNLayer
 from hire_jax.models.dense_attention import dense_attention
@@ -206,7 +206,7 @@ def test_han_refuses_graphs_without_metapaths(academic):
 
 
 def sparse_model(monkeypatch, graph, share):
-    monkeypatch.setattr(graph_module, "_DENSE_ABOVE", share)
+    monkeypatch.setattr(blocks, "_DENSE_ABOVE", share)
     return metapath_graph(graph, "paper")
 
 

@@ -16,68 +16,19 @@ import jraph
 import numpy as np
 import scipy.sparse
 
-from hire_jax.sparse import CSR, SparseFeatures
-
-EdgeType = tuple[str, str, str]
-Features = jax.Array | SparseFeatures
-
-
-# A relation between at most _DENSE_PAIRS pairs that links more than this share of them also keeps the full matrix
-# (a byte a pair): attention over all pairs is then cheaper than over the edges (docs/performance.md).
-_DENSE_ABOVE = 0.05
-_DENSE_PAIRS = 2 ** 28
-
-
-class GraphError(ValueError):
-    """A graph that cannot be built: the message names the type or relation, what was expected and what came."""
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class RelationBlock:
-    """All R relations from one node type to another, as one pattern with E entries.
-
-    Entries are ordered by destination, then relation, then source. Column `source * R + k` of the pattern is
-    the message of `source` through relation k: reshaping per-relation messages [N_s, R, d] to [N_s * R, d]
-    makes them the operand of one `spmm`. With R = 1 the column is the source itself.
-    """
-
-    csr: CSR  # [N_destination, N_source * R]
-    mean: jax.Array  # float32[E], 1 / (number of entries of that destination and relation)
-    t_mean: jax.Array  # float32[E], the same in the order of the transposed pattern
-    positions: dict[EdgeType, jax.Array] | None  # int32[E_r], where relation r's edges stand; None if R = 1
-    adjacency: jax.Array | None  # bool[N_destination, N_source] of one relation that links a good part of all pairs
-    edge_types: tuple[EdgeType, ...] = dataclasses.field(metadata={"static": True})
-
-    @property
-    def num_relations(self) -> int:
-        """R."""
-        return len(self.edge_types)
-
-    @property
-    def relation_ids(self) -> jax.Array:
-        """int32[E]: the index of each entry's relation in `edge_types`."""
-        return self.csr.cols % self.num_relations
-
-    def by_source(self) -> CSR:
-        """The same entries with columns that are sources: [N_destination, N_source]."""
-        return self.csr if self.num_relations == 1 else self.csr.merge_columns(self.num_relations)
-
-    def by_relation(self) -> CSR:
-        """The same entries with row `destination * R + k` for relation k: [N_destination * R, N_source]."""
-        if self.num_relations == 1:
-            return self.csr
-        csr, width = self.by_source(), self.num_relations
-        rows = csr.rows * width + self.relation_ids  # ascending: entries are ordered by destination, then relation
-        return CSR(rows=rows, cols=csr.cols, indptr=jnp.searchsorted(rows, jnp.arange(csr.shape[0] * width + 1)
-                   ).astype(jnp.int32), t_entries=csr.t_entries, t_rows=csr.t_rows,
-                   t_cols=rows[csr.t_entries], t_indptr=csr.t_indptr, shape=(csr.shape[0] * width, csr.shape[1]))
-
-    def split(self, values: jax.Array) -> dict[EdgeType, jax.Array]:
-        """Values [E, ...] of the block's entries as {edge type: [E_r, ...]}, in each relation's own order."""
-        if self.positions is None:
-            return {self.edge_types[0]: values}
-        return {edge_type: values[self.positions[edge_type]] for edge_type in self.edge_types}
+from hire_jax.graph.blocks import RelationBlock, relation_blocks
+from hire_jax.graph.checks import (
+    GraphError,
+    checked_count,
+    checked_edge_features,
+    checked_edge_type,
+    checked_edges,
+    checked_features,
+    edge_name,
+)
+from hire_jax.graph.homogenise import homogenise
+from hire_jax.graph.types import EdgeType, Features
+from hire_jax.sparse import SparseFeatures
 
 
 @jax.tree_util.register_dataclass
@@ -119,30 +70,30 @@ class HeteroGraph:
         Raises:
           GraphError: naming the type or relation, the first bad index, what was expected and what came.
         """
-        counts = {name: _checked_count(name, count) for name, count in num_nodes.items()}
+        counts = {name: checked_count(name, count) for name, count in num_nodes.items()}
         if not counts:
             raise GraphError("num_nodes is empty: a graph needs at least one node type")
-        checked = {_checked_edge_type(edge_type, counts): None for edge_type in edges}
+        checked = {checked_edge_type(edge_type, counts): None for edge_type in edges}
         edge_features = dict(edge_features or {})
         for edge_type in edge_features:
             if edge_type not in checked:
-                raise GraphError(f"edge_features has {_name(edge_type)}, which edges does not; "
-                                 f"edges has {[_name(e) for e in checked]}")
+                raise GraphError(f"edge_features has {edge_name(edge_type)}, which edges does not; "
+                                 f"edges has {[edge_name(e) for e in checked]}")
         relations = {}
         for edge_type, array in edges.items():
-            senders, receivers = _checked_edges(edge_type, array, counts)
+            senders, receivers = checked_edges(edge_type, array, counts)
             order = np.lexsort((senders, receivers))
             attributes = None
             if edge_type in edge_features:
-                attributes = _checked_edge_features(edge_type, edge_features[edge_type], order.size)[order]
+                attributes = checked_edge_features(edge_type, edge_features[edge_type], order.size)[order]
             relations[edge_type] = _relation(senders[order], receivers[order], attributes, counts[edge_type[2]])
-        checked_features = {}
+        features_by_type = {}
         for name, array in (features or {}).items():
             if name not in counts:
                 raise GraphError(f"features are given for node type {name!r}, which is unknown; "
                                  f"num_nodes has {sorted(counts)}")
-            checked_features[name] = _checked_features(name, array, counts[name])
-        return cls(features=checked_features, relations=relations, blocks=_blocks(relations, counts),
+            features_by_type[name] = checked_features(name, array, counts[name])
+        return cls(features=features_by_type, relations=relations, blocks=relation_blocks(relations, counts),
                    counts=tuple(counts.items()), edge_types=tuple(relations))
 
     @classmethod
@@ -221,7 +172,7 @@ class HeteroGraph:
         """A new graph with further relations. Raises GraphError for a relation that exists already."""
         for edge_type in edges:
             if edge_type in self.relations:
-                raise GraphError(f"relation {_name(edge_type)} exists already")
+                raise GraphError(f"relation {edge_name(edge_type)} exists already")
         attributes = {edge_type: np.asarray(graph.edges) for edge_type, graph in self.relations.items()
                       if graph.edges is not None}
         return HeteroGraph.from_arrays(self.num_nodes, {**self.host_edges(), **edges}, self.features,
@@ -281,8 +232,8 @@ class HeteroGraph:
         product = None
         for step, edge_type in enumerate(path):
             if edge_type not in self.relations:
-                raise GraphError(f"metapath step {step} is {_name(edge_type)}, which is unknown; "
-                                 f"the graph has {[_name(e) for e in self.edge_types]}")
+                raise GraphError(f"metapath step {step} is {edge_name(edge_type)}, which is unknown; "
+                                 f"the graph has {[edge_name(e) for e in self.edge_types]}")
             if step and path[step - 1][2] != edge_type[0]:
                 raise GraphError(f"metapath step {step} starts at {edge_type[0]!r}, "
                                  f"but the step before it ends at {path[step - 1][2]!r}")
@@ -329,25 +280,7 @@ class HeteroGraph:
           {"features": float[N, F]} too where every type has dense features of one width F. `edges` is
           {"relation": int32[E]} with indices into `edge_types`. Edge features are not carried.
         """
-        starts = dict(zip(self.node_types, np.cumsum([0, *(count for _, count in self.counts)]), strict=False))
-        edges = [np.stack([array[0] + starts[s], array[1] + starts[d]])
-                 for (s, _, d), array in self.host_edges().items()]
-        joined = np.concatenate([*edges, np.zeros((2, 0), np.int32)], axis=1)
-        relation = np.repeat(np.arange(len(edges)), [array.shape[1] for array in edges])
-        order = np.lexsort((relation, joined[0], joined[1]))
-        nodes = {"type": jnp.asarray(np.repeat(np.arange(len(self.counts)), [n for _, n in self.counts]), jnp.int32)}
-        present = [self.features.get(name) for name in self.node_types]
-        dense = [x for x in present if x is not None and not isinstance(x, SparseFeatures)]
-        if len(dense) == len(present) and len({x.shape[1] for x in dense}) == 1:
-            nodes["features"] = jnp.concatenate(dense)
-        return jraph.GraphsTuple(
-            nodes=nodes, edges={"relation": jnp.asarray(relation[order], jnp.int32)},
-            senders=jnp.asarray(joined[0][order], jnp.int32), receivers=jnp.asarray(joined[1][order], jnp.int32),
-            n_node=jnp.asarray([sum(self.num_nodes.values())], jnp.int32),
-            n_edge=jnp.asarray([joined.shape[1]], jnp.int32), globals=None)
-
-
-# ---------------------------------------------------------------------------------------- construction
+        return homogenise(self.num_nodes, self.host_edges(), self.features)
 
 
 def _relation(senders: np.ndarray, receivers: np.ndarray, attributes: np.ndarray | None,
@@ -358,131 +291,5 @@ def _relation(senders: np.ndarray, receivers: np.ndarray, attributes: np.ndarray
         n_node=jnp.asarray([num_receivers], jnp.int32), n_edge=jnp.asarray([senders.size], jnp.int32), globals=None)
 
 
-def _blocks(relations: Mapping[EdgeType, jraph.GraphsTuple],
-            counts: Mapping[str, int]) -> dict[tuple[str, str], RelationBlock]:
-    members: dict[tuple[str, str], list[EdgeType]] = {}
-    for edge_type in relations:
-        members.setdefault((edge_type[0], edge_type[2]), []).append(edge_type)
-    return {pair: _block(tuple(edge_types), relations, counts) for pair, edge_types in members.items()}
-
-
-def _block(edge_types: tuple[EdgeType, ...], relations: Mapping[EdgeType, jraph.GraphsTuple],
-           counts: Mapping[str, int]) -> RelationBlock:
-    source, _, destination = edge_types[0]
-    width = len(edge_types)
-    senders = [np.asarray(relations[edge_type].senders) for edge_type in edge_types]
-    receivers = np.concatenate([np.asarray(relations[edge_type].receivers) for edge_type in edge_types])
-    relation = np.repeat(np.arange(width), [array.size for array in senders])
-    columns = np.concatenate(senders).astype(np.int64) * width + relation
-    order = np.argsort(receivers, kind="stable")  # relations follow each other, so ties keep their order
-    rows, columns, relation = receivers[order].astype(np.int64), columns[order], relation[order]
-    degree = np.bincount(rows * width + relation, minlength=counts[destination] * width)
-    mean = 1.0 / degree[rows * width + relation]
-    positions = None
-    if width > 1:
-        grouped = np.split(np.argsort(relation, kind="stable"), np.cumsum([array.size for array in senders])[:-1])
-        positions = {edge_type: jnp.asarray(index, jnp.int32)
-                     for edge_type, index in zip(edge_types, grouped, strict=True)}
-    csr = CSR.from_sorted(rows, columns, (counts[destination], counts[source] * width))
-    mean = jnp.asarray(mean, jnp.float32)
-    return RelationBlock(csr=csr, mean=mean, t_mean=mean[csr.t_entries], positions=positions,
-                         adjacency=_dense_adjacency(rows, columns, csr.shape) if width == 1 else None,
-                         edge_types=edge_types)
-
-
-def _dense_adjacency(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> jax.Array | None:
-    """Which pairs are linked, where that is many of them, none twice, and the matrix is not too large."""
-    pairs = shape[0] * shape[1]
-    if not _DENSE_ABOVE * pairs < rows.size <= pairs <= _DENSE_PAIRS:
-        return None
-    adjacency = np.zeros(shape, np.bool_)
-    adjacency[rows, columns] = True
-    return jnp.asarray(adjacency) if np.count_nonzero(adjacency) == rows.size else None
-
-
 def _sorted_pairs(edges: np.ndarray) -> np.ndarray:
     return edges[:, np.lexsort((edges[0], edges[1]))]
-
-
-# --------------------------------------------------------------------------------------------- checking
-
-
-def _name(edge_type: EdgeType) -> str:
-    return "(" + ", ".join(map(str, edge_type)) + ")"
-
-
-def _checked_count(name: str, count: Any) -> int:
-    if not isinstance(name, str):
-        raise GraphError(f"a node type must be a string, got {name!r}")
-    if isinstance(count, bool) or not np.issubdtype(np.asarray(count).dtype, np.integer) or np.ndim(count):
-        raise GraphError(f"num_nodes[{name!r}] must be an integer, got {count!r}")
-    if count < 0:
-        raise GraphError(f"num_nodes[{name!r}] must not be negative, got {count}")
-    return int(count)
-
-
-def _checked_edge_type(edge_type: Any, counts: Mapping[str, int]) -> EdgeType:
-    if not (isinstance(edge_type, tuple) and len(edge_type) == 3 and all(isinstance(x, str) for x in edge_type)):
-        raise GraphError(f"an edge type must be a tuple (source, relation, destination) of strings, got {edge_type!r}")
-    for end, name in (("source", edge_type[0]), ("destination", edge_type[2])):
-        if name not in counts:
-            raise GraphError(f"relation {_name(edge_type)}: {end} type {name!r} is unknown; "
-                             f"num_nodes has {sorted(counts)}")
-    return edge_type
-
-
-def _checked_edges(edge_type: EdgeType, edges: Any, counts: Mapping[str, int]) -> np.ndarray:
-    try:
-        array = np.asarray(edges)
-    except ValueError as error:  # lists of different lengths
-        raise GraphError(f"relation {_name(edge_type)}: edges must have shape [2, E] (senders, receivers); "
-                         f"{error}") from error
-    if array.ndim != 2 or array.shape[0] != 2:
-        raise GraphError(f"relation {_name(edge_type)}: edges must have shape [2, E] (senders, receivers), "
-                         f"got {list(array.shape)}")
-    if array.shape[1] == 0:
-        return np.zeros((2, 0), np.int64)
-    if not np.issubdtype(array.dtype, np.integer):
-        raise GraphError(f"relation {_name(edge_type)}: edges must be integers, got {array.dtype}")
-    for row, end, name in ((0, "sender", edge_type[0]), (1, "receiver", edge_type[2])):
-        bad = (array[row] < 0) | (array[row] >= counts[name])
-        if bad.any():
-            first = int(bad.argmax())
-            raise GraphError(f"relation {_name(edge_type)}: {end} of edge {first} is {array[row, first]}, outside "
-                             f"[0, {counts[name]}) of node type {name!r} ({int(bad.sum())} such edges)")
-    return array.astype(np.int64)
-
-
-def _checked_features(name: str, features: Any, count: int) -> Features:
-    if isinstance(features, SparseFeatures):
-        if features.shape[0] != count:
-            raise GraphError(f"features of {name!r} have {features.shape[0]} rows, expected {count}")
-        return features
-    array = np.asarray(features)
-    if array.ndim != 2:
-        raise GraphError(f"features of {name!r} must have shape [N, F], got {list(array.shape)}")
-    if array.shape[0] != count:
-        raise GraphError(f"features of {name!r} have {array.shape[0]} rows, expected {count}")
-    return jnp.asarray(_checked_numbers(f"features of {name!r}", array))
-
-
-def _checked_edge_features(edge_type: EdgeType, features: Any, count: int) -> np.ndarray:
-    array = np.asarray(features)
-    if array.ndim not in (1, 2) or array.shape[0] != count:
-        raise GraphError(f"relation {_name(edge_type)}: edge features must have shape [{count}] or [{count}, F], "
-                         f"got {list(array.shape)}")
-    return _checked_numbers(f"relation {_name(edge_type)}: edge features", array)
-
-
-def _checked_numbers(what: str, array: np.ndarray) -> np.ndarray:
-    if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)
-            or array.dtype == np.bool_ or array.dtype == jnp.bfloat16):
-        raise GraphError(f"{what} must be numbers, got {array.dtype}")
-    if np.issubdtype(array.dtype, np.floating) or array.dtype == jnp.bfloat16:
-        finite = np.isfinite(array)
-        if not finite.all():
-            first = np.unravel_index(int(np.argmin(finite)), array.shape)
-            raise GraphError(f"{what}: the value at {tuple(int(i) for i in first)} is {array[first]}, expected a "
-                             f"finite number ({int((~finite).sum())} such values)")
-        return array
-    return array.astype(np.float32)

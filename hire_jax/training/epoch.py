@@ -1,0 +1,111 @@
+"""The compiled parts of one seed: the state it carries through the epochs, how it begins, and one epoch."""
+
+import zlib
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from hire_jax import metrics as scores
+from hire_jax.distill import Objective, cross_entropy
+from hire_jax.graph import HeteroGraph
+from hire_jax.models.output import ModelOutput
+
+Params = Any
+Monitor = Literal["val_loss", "val_accuracy", "val_macro_f1"]
+
+
+class SeedState(NamedTuple):
+    """What a seed carries from epoch to epoch; the states of several seeds have a leading axis on every array."""
+
+    key: jax.Array
+    params: Params
+    opt_state: optax.OptState
+    best_params: Params
+    best_score: jax.Array  # larger is better
+    best_epoch: jax.Array
+    epoch: jax.Array  # epochs done
+
+
+class Data(NamedTuple):
+    """What all seeds read: the graph, its labels, and the splits as masks."""
+
+    graph: HeteroGraph
+    labels: jax.Array
+    splits: dict[str, jax.Array]
+
+
+def named_key(key: jax.Array, name: str) -> jax.Array:
+    """A key for one purpose, split from `key` by name: adding a purpose never changes the others."""
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
+@partial(jax.jit, static_argnums=2)
+def _initial_params(keys: jax.Array, graph: HeteroGraph, model: nn.Module) -> Params:
+    return jax.vmap(lambda key: model.init(named_key(key, "init"), graph))(keys)
+
+
+def initial_states(seeds: jax.Array, graph: HeteroGraph, model: nn.Module,
+                   optimizer: optax.GradientTransformation) -> SeedState:
+    """States of all seeds, with a leading axis."""
+    keys = jax.vmap(jax.random.key)(seeds)
+    params = _initial_params(keys, graph, model)
+    zeros = jnp.zeros(len(seeds), jnp.int32)
+    return SeedState(key=jax.vmap(partial(named_key, name="dropout"))(keys), params=params,
+                     opt_state=jax.tree.map(jnp.copy, jax.vmap(optimizer.init)(params)),  # some hold the parameters
+                     best_params=jax.tree.map(jnp.copy, params),
+                     best_score=jnp.full(len(seeds), -jnp.inf), best_epoch=zeros, epoch=jnp.copy(zeros))
+
+
+def train_epoch(state: SeedState, data: Data, teacher: ModelOutput | None, *, model: nn.Module, objective: Objective,
+                optimizer: optax.GradientTransformation, monitor: Monitor, patience: int, epochs: int,
+                num_classes: int) -> tuple[SeedState, dict[str, jax.Array]]:
+    """One gradient step on the training nodes and one look at the validation nodes."""
+    active = (state.epoch < epochs) & (state.epoch - state.best_epoch < patience)
+    edges = {edge_type: (r.senders, r.receivers) for edge_type, r in data.graph.relations.items()}
+
+    def loss(params: Params) -> tuple[jax.Array, dict[str, jax.Array]]:
+        rngs = {"dropout": jax.random.fold_in(state.key, state.epoch)}
+        output = model.apply(params, data.graph, train=True, rngs=rngs)
+        return objective(output, data.labels, teacher=teacher, where=data.splits["train"], edges=edges)
+
+    (value, terms), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
+    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+
+    logits = logits_of(model, params, data.graph)
+    seen = evaluate(logits, data, ("val",), num_classes)
+    seen["val_loss"] = cross_entropy(logits, data.labels, where=data.splits["val"])
+    score = -seen["val_loss"] if monitor == "val_loss" else seen[monitor]
+    better = active & (score > state.best_score)
+    best_params = jax.tree.map(lambda new, old: jnp.where(better, new, old), params, state.best_params)
+    records = {"train_loss": value, **{f"train_{name}": term for name, term in terms.items()},
+               **{name: seen[name] for name in ("val_loss", "val_accuracy", "val_macro_f1")}}
+    records = {name: jnp.where(active, record, jnp.nan) for name, record in records.items()} | {"active": active}
+    new = SeedState(key=state.key, params=params, opt_state=opt_state, best_params=best_params,
+                    best_score=jnp.where(better, score, state.best_score),
+                    best_epoch=jnp.where(better, state.epoch + 1, state.best_epoch), epoch=state.epoch + 1)
+    # A finished seed only waits for the others: it keeps its count, so that it cannot wake again.
+    return new._replace(epoch=jnp.where(active, new.epoch, state.epoch)), records
+
+
+def logits_of(model: nn.Module, params: Params, graph: HeteroGraph) -> jax.Array:
+    """The logits without dropout."""
+    output: Any = model.apply(params, graph, train=False)
+    return output.logits
+
+
+def evaluate(logits: jax.Array, data: Data, splits: Sequence[str], num_classes: int) -> dict[str, jax.Array]:
+    """{"val_accuracy": ...}: accuracy, macro-F1 and micro-F1 of each of `splits`."""
+    predictions = scores.predict(logits, multilabel=data.labels.ndim == 2)
+    result = {}
+    for split in splits:
+        where = data.splits[split]
+        result[f"{split}_accuracy"] = scores.accuracy(predictions, data.labels, where=where)
+        for name, function in (("macro_f1", scores.macro_f1), ("micro_f1", scores.micro_f1)):
+            result[f"{split}_{name}"] = function(predictions, data.labels, num_classes=num_classes, where=where)
+    return result

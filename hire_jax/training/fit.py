@@ -1,0 +1,74 @@
+"""`fit`: what the host does between chunks of epochs."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+
+from hire_jax.distill import Objective
+from hire_jax.models.output import ModelOutput
+from hire_jax.training.checks import LabelledGraph, check_finite
+from hire_jax.training.epoch import Monitor
+from hire_jax.training.program import compile_fit
+from hire_jax.training.result import FitResult, result_of
+
+
+def fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objective | None = None,
+        teacher: ModelOutput | None = None, seeds: int | Sequence[int] = 10, epochs: int = 200, patience: int = 50,
+        learning_rate: float | optax.Schedule = 5e-3, weight_decay: float = 1e-3,
+        optimizer: optax.GradientTransformation | None = None, monitor: Monitor = "val_loss",
+        devices: int | Sequence[jax.Device] | None = None, seed_batch: int | None = None, chunk: int = 10,
+        progress: Callable[[int, Mapping[str, np.ndarray]], None] | None = None) -> FitResult:
+    """Trains a node classifier on one graph for several seeds at once and keeps each seed's best parameters.
+
+    Args:
+      model: a Flax module with `apply(variables, graph, train=...) -> ModelOutput`.
+      dataset: graph, labels and splits "train", "val", "test" (bool[N] masks).
+      objective: the loss; plain cross-entropy when None.
+      teacher: the teacher's `ModelOutput` on the same graph. With a leading axis of the number of seeds, seed i
+        learns from teacher i; without, all learn from the one.
+      seeds: how many (0 .. n-1), or which.
+      epochs: at most; patience: epochs without a better validation score after which a seed stops.
+      learning_rate: a number or an optax schedule over epochs; weight_decay: both of AdamW (arXiv 1711.05101).
+      optimizer: replaces AdamW with any optax transformation.
+      monitor: what "best" means on the validation split: lowest "val_loss", or highest "val_accuracy" or
+        "val_macro_f1". The first of equals is kept.
+      devices: spreads the seeds over that many devices (or these); their number must divide the seeds.
+      seed_batch: how many seeds one device maps over at a time; the batches follow each other inside the same
+        program. None takes all of them, but on a CPU no more than keep one layer's activations within 4 MiB:
+        beyond its caches a wider program is slower (docs/performance.md). Numbers agree up to rounding.
+      chunk: epochs between two looks of the host; it changes no number.
+      progress: called as progress(epochs done, history so far) after every chunk.
+
+    Returns:
+      A `FitResult`.
+
+    Raises:
+      ValueError: splits that are missing or empty, a model whose logits do not fit the labels, a teacher that
+        fits neither form or that no term of the objective asks for, bad numbers.
+      TrainingError: a loss became NaN or infinite; names the seed and the epoch.
+    """
+    start = time.perf_counter()
+    program = compile_fit(model, dataset, objective=objective, teacher=teacher, seeds=seeds, epochs=epochs,
+                          patience=patience, learning_rate=learning_rate, weight_decay=weight_decay,
+                          optimizer=optimizer, monitor=monitor, devices=devices, seed_batch=seed_batch, chunk=chunk)
+    compile_seconds = time.perf_counter() - start
+
+    start = time.perf_counter()
+    parts: list[dict[str, np.ndarray]] = []
+    history: dict[str, np.ndarray] = {}
+    state = program.state
+    for _ in range(0, epochs, chunk):
+        state, records = program.run(state)
+        parts.append({name: np.asarray(values) for name, values in records.items()})
+        history = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
+        check_finite(history, program.seeds)
+        if progress is not None:
+            progress(min(history["active"].shape[1], epochs), history)
+        if not history["active"][:, -1].any():
+            break
+    seconds = time.perf_counter() - start
+    return result_of(model, program.data, state, history, program.seeds, dataset.num_classes, seconds, compile_seconds)

@@ -1,23 +1,19 @@
 """Distillation losses: arrays in, a scalar out.
 
 One rule for all: mean over rows, sum over classes (mean over features where a docstring says so), times T² where a
-temperature is used. `where` is a row
-mask; with no row left the loss is 0 and its gradient finite. The teacher's arrays are constants. Arithmetic
-is float32 or wider.
+temperature is used. `where` is a row mask; with no row left the loss is 0 and its gradient finite. The teacher's
+arrays are constants. Arithmetic is float32 or wider.
 """
 
-from hire_jax.losses.features import attention_transfer, contrastive, cosine_embedding, hint, linear_cka, vid
+from hire_jax.losses.alignment import linear_cka
+from hire_jax.losses.attention_maps import attention_map_kl
+from hire_jax.losses.contrast import contrastive
+from hire_jax.losses.features import attention_transfer, cosine_embedding, hint, vid
 from hire_jax.losses.logits import bernoulli_kl, soft_target_kl
+from hire_jax.losses.neighbourhoods import local_structure, typed_local_structure
 from hire_jax.losses.relational import type_pair_correlation
-from hire_jax.losses.structure import (
-    attention_map_kl,
-    global_structure,
-    local_structure,
-    rkd_angle,
-    rkd_distance,
-    similarity_preserving,
-    typed_local_structure,
-)
+from hire_jax.losses.rkd import rkd_angle, rkd_distance
+from hire_jax.losses.similarities import global_structure, similarity_preserving
 
 __all__ = [
     "attention_map_kl",

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.typing import ArrayLike
 
 Rows = dict[str, jax.Array]  # {node type: [N, width]}
@@ -23,6 +24,30 @@ def real_array(name: str, value: ArrayLike) -> jax.Array:
     if not (jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)):
         raise ValueError(f"{name}: expected real numbers, got dtype {array.dtype}")
     return array
+
+
+def two_sides(
+    student: ArrayLike, teacher: ArrayLike, where: ArrayLike | None, *, one_width: bool = False, name: str = "student"
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """Features of student and teacher (a constant) and the mask, checked; `name` is the student's argument."""
+    s = real_array(name, student)
+    t = lax.stop_gradient(real_array("teacher", teacher))
+    check_rows("[N, D]", **{name: s, "teacher": t})
+    if one_width and s.shape != t.shape:
+        raise ValueError(f"{name}, teacher: expected one width, got {name} {s.shape} and teacher {t.shape}; "
+                         "project the student to the teacher's first")
+    return s, t, check_where(where, len(s))
+
+
+def check_rows(axes: str, **sides: jax.Array) -> None:
+    """Two arrays of as many rows, with `axes` such as "[N, D]"."""
+    (first, a), (second, b) = sides.items()
+    listed = f"{first} {a.shape} and {second} {b.shape}"
+    for name, array in sides.items():
+        if array.ndim != 2 or array.shape[1] == 0:
+            raise ValueError(f"{name}: expected shape {axes}, got {listed}")
+    if len(a) != len(b):
+        raise ValueError(f"{first}, {second}: expected the same number of rows, got {listed}")
 
 
 def check_same_shape(axes: str, **arrays: jax.Array) -> None:

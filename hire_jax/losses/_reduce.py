@@ -61,3 +61,24 @@ def unit_rows_and_inverse_norms(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
     squared = jnp.sum(jnp.square(scaled), axis=-1, keepdims=True)
     inverse = jnp.where(empty, 0, lax.rsqrt(jnp.where(empty, 1, squared)))
     return scaled * inverse, shrink * inverse
+
+
+def in_working_dtype(
+    student: jax.Array, teacher: jax.Array, where: jax.Array | None, *others: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Both sides raised to the working precision, zero outside `where`. To be called inside a compiled function."""
+    dtype = working_dtype(student, teacher, *others)
+    return zero_rows(student, where).astype(dtype), zero_rows(not_folded(teacher), where).astype(dtype)
+
+
+def shrunk(rows: jax.Array) -> jax.Array:
+    """The array divided by its largest entry, taken as a constant; zeros where that is below the normal numbers.
+
+    For functions that a common factor does not change: their value and gradient are the same, and squares
+    neither overflow nor vanish.
+    """
+    limits = jnp.finfo(rows.dtype)
+    peak = lax.stop_gradient(jnp.max(jnp.abs(rows), initial=0))
+    empty = peak < limits.tiny
+    # The reciprocal of the very largest numbers is below the normal ones, and a processor may flush it to 0.
+    return rows * jnp.where(empty, 0, 1 / jnp.minimum(jnp.where(empty, 1, peak), limits.max / 8))

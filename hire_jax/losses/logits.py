@@ -6,7 +6,8 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from hire_jax.losses._checks import check_same_shape, check_temperature, check_where, real_array
-from hire_jax.losses._reduce import mean_rows, not_folded, working_dtype, zero_rows
+from hire_jax.losses._divergence import kl_last_axis
+from hire_jax.losses._reduce import mean_rows, working_dtype, zero_rows
 
 
 def soft_target_kl(
@@ -52,7 +53,7 @@ def soft_target_kl(
       Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network, 2015. arXiv:1503.02531
     """
     student, teacher, scale, mask = _prepare(student_logits, teacher_logits, temperature, where)
-    return scale**2 * mean_rows(_kl_last_axis(student, teacher, scale), mask)
+    return scale**2 * mean_rows(kl_last_axis(student, teacher, scale), mask)
 
 
 def bernoulli_kl(
@@ -93,7 +94,7 @@ def bernoulli_kl(
       Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network, 2015. arXiv:1503.02531
     """
     student, teacher, scale, mask = _prepare(student_logits, teacher_logits, temperature, where)
-    by_class = _kl_last_axis(_two_class_logits(student), _two_class_logits(teacher), scale)
+    by_class = kl_last_axis(_two_class_logits(student), _two_class_logits(teacher), scale)
     return scale**2 * mean_rows(jnp.sum(by_class, axis=-1), mask)
 
 
@@ -114,56 +115,3 @@ def _prepare(
 def _two_class_logits(logits: jax.Array) -> jax.Array:
     """[..., C] logits of a sigmoid as [..., C, 2] of a softmax: (z, 0), shifted so that z = inf is usable."""
     return jnp.stack([jnp.minimum(logits, 0), -jnp.maximum(logits, 0)], axis=-1)
-
-
-@jax.jit  # one compilation, also where the caller runs op by op
-def _kl_last_axis(student: jax.Array, teacher: jax.Array, temperature: jax.Array) -> jax.Array:
-    """KL(softmax(teacher / T) || softmax(student / T)) over the last axis, accurate however close they are.
-
-    The sum of p (log p - log q) cancels down to its rounding error where p and q are close, as all softened
-    probabilities are at a high temperature, and T² then makes that error large. With
-    d = (student - teacher) / T less its mean under p, the same divergence is ::
-
-        log(1 + sum_c p_c (exp(d_c) - 1 - d_c)) - log(1 - m),     m = sum of q over classes where p = 0
-
-    in which no term is negative, so nothing cancels, neither here nor in the derivative. Where exp(d) would
-    overflow, or most of q lies where p = 0, the divergence is not small and the plain sum does better.
-    """
-    teacher = not_folded(teacher)
-    log_p = jax.nn.log_softmax(teacher / temperature)
-    log_q = jax.nn.log_softmax(student / temperature)
-    p = jnp.exp(log_p)
-    support = p >= jnp.finfo(p.dtype).tiny  # smaller ones lack digits, and a processor may take them as 0
-
-    shift = jnp.where(support, student - teacher, 0) / temperature
-    shift = shift - jnp.sum(p * shift, axis=-1, keepdims=True)
-    missed = jnp.sum(jnp.where(support, 0, jnp.exp(log_q)), axis=-1)
-    largest = 0.9 * jnp.log(jnp.finfo(p.dtype).max)
-    close = jnp.all(jnp.where(support, shift, 0) <= largest, axis=-1) & (missed <= 0.5)
-
-    # The form not chosen sees harmless inputs: otherwise its gradient puts 0 * inf into the other's.
-    excess = jnp.sum(_weighted_remainder(p, jnp.where(support & close[..., None], shift, 0)), axis=-1)
-    near = jnp.log1p(excess) - jnp.log1p(-jnp.where(close, missed, 0))
-    far = jnp.sum(p * jnp.where(support & ~close[..., None], log_p - log_q, 0), axis=-1)
-    return jnp.where(close, near, far)
-
-
-@jax.custom_jvp
-def _weighted_remainder(p: jax.Array, x: jax.Array) -> jax.Array:
-    """p (exp(x) - 1 - x) elementwise, by the exponential's series where the subtraction would lose digits."""
-    small = jnp.abs(x) < 0.5
-    y = jnp.where(small, x, 0)
-    series = jnp.ones_like(x)
-    for k in range(15, 2, -1):  # the first term left out is below float64's rounding
-        series = 1 + y * (1 / k) * series
-    return p * jnp.where(small, 0.5 * jnp.square(y) * series, jnp.expm1(x) - x)
-
-
-@_weighted_remainder.defjvp
-def _weighted_remainder_jvp(
-    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
-) -> tuple[jax.Array, jax.Array]:
-    (p, x), (dp, dx) = primals, tangents
-    # Where p is tiny and exp(x) huge, they are multiplied first: with a cotangent in between p could vanish.
-    change = (p * jnp.expm1(x)) * dx + _weighted_remainder(jnp.ones_like(x), x) * dp
-    return _weighted_remainder(p, x), change

@@ -11,12 +11,10 @@ from jax.typing import ArrayLike
 
 from hire_jax.losses._all_pairs import all_pairs
 from hire_jax.losses._checks import Masks, Rows, check_typed_rows
+from hire_jax.losses._edges import CheckedEdges, Edges, checked_edges
 from hire_jax.losses._reduce import mean_rows, not_folded, row_count, unit_rows, working_dtype, zero_rows
 
 Variant = Literal["all_pairs", "prototype", "edges"]
-EdgeType = tuple[str, str, str]
-Edges = Mapping[EdgeType, tuple[ArrayLike, ArrayLike]]
-CheckedEdges = dict[EdgeType, tuple[jax.Array, jax.Array]]
 
 
 def type_pair_correlation(
@@ -142,41 +140,8 @@ def _take_mask(where: jax.Array | None, index: jax.Array) -> jax.Array:
 
 
 def _between_types(edges: Edges, rows: Rows) -> CheckedEdges:
-    """Checked edges of the relations between different types, in sorted order."""
-    if not isinstance(edges, Mapping):
-        raise ValueError(f"edges: expected a dictionary by edge type, got {type(edges).__name__}")
-    checked = {}
-    for edge_type in sorted(edges):
-        name = f"edges[{edge_type!r}]"
-        typed = (
-            isinstance(edge_type, tuple) and len(edge_type) == 3 and {edge_type[0], edge_type[2]} <= set(rows)
-        )
-        if not typed:
-            raise ValueError(f"{name}: expected (source, relation, destination), types among {list(rows)}")
-        source, _, destination = edge_type
-        if len(edges[edge_type]) != 2:
-            raise ValueError(f"{name}: expected (senders, receivers), got {len(edges[edge_type])} arrays")
-        senders = _checked_index(f"{name} senders", edges[edge_type][0], len(rows[source]))
-        receivers = _checked_index(f"{name} receivers", edges[edge_type][1], len(rows[destination]))
-        if senders.shape != receivers.shape:
-            shapes = f"{senders.shape} and {receivers.shape}"
-            raise ValueError(f"{name}: expected senders and receivers of one length, got {shapes}")
-        if source != destination:
-            checked[edge_type] = (senders, receivers)
-    if not checked:
+    """Checked edges of the relations between different types."""
+    between = {name: ends for name, ends in checked_edges(edges, rows).items() if name[0] != name[2]}
+    if not between:
         raise ValueError(f"edges: expected a relation between different node types, got {sorted(edges)}")
-    return checked
-
-
-def _checked_index(name: str, index: ArrayLike, size: int) -> jax.Array:
-    """Integers [E]; those known while tracing, a constant inside `jax.jit` included, are in [0, size)."""
-    raw = index if isinstance(index, jax.Array) else np.asarray(index)
-    if raw.ndim != 1 or not jnp.issubdtype(raw.dtype, jnp.integer):
-        raise ValueError(f"{name}: expected integers [E], got {raw.dtype} {raw.shape}")
-    if not isinstance(raw, jax.core.Tracer):
-        known = np.asarray(raw)
-        outside = np.flatnonzero((known < 0) | (known >= size))
-        if outside.size:
-            edge = int(outside[0])
-            raise ValueError(f"{name}: expected indices in [0, {size}), got {known[edge]} at edge {edge}")
-    return jnp.asarray(raw, jnp.int32)
+    return between

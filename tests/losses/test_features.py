@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-import hire_jax.losses.features as features_module
-from hire_jax.losses.features import attention_transfer, contrastive, cosine_embedding, hint, linear_cka, vid
+from hire_jax.losses import attention_transfer, contrast, contrastive, cosine_embedding, hint, linear_cka, vid
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "losses.json").read_text())
 STUDENT = np.array([[1, 0, 2], [0, 1, 1], [2, 1, 0], [1, 1, 1.0]])
@@ -211,7 +210,7 @@ def test_jit_equals_eager_and_vmap_equals_a_loop_at_40000_rows(loss):
 
 
 def test_contrastive_jit_of_vmap_equals_a_loop_over_several_blocks(monkeypatch):
-    monkeypatch.setattr(features_module, "BLOCK_ENTRIES", 5000)
+    monkeypatch.setattr(contrast, "BLOCK_ENTRIES", 5000)
     n = 301  # 18 blocks of 16 rows and a rest; no other test has this shape, compiled for longer blocks
     students, teachers = (jnp.asarray(features(2, n, 4, seed=seed), jnp.float32) for seed in (10, 11))
     where = jnp.asarray(np.random.default_rng(9).random((2, n)) < 0.7)

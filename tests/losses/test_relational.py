@@ -378,7 +378,7 @@ def test_an_index_outside_raises_where_it_is_a_constant_of_a_compiled_function()
             r"student\['movie'\].*got dtype bool",
         ),
         ({"variant": "edges", "edges": [1]}, "edges: expected a dictionary by edge type, got list"),
-        ({"variant": "edges", "edges": {}}, "edges: expected a relation between different node types"),
+        ({"variant": "edges", "edges": {}}, "edges: expected at least one relation, got none"),
         (
             {"variant": "edges", "edges": {("movie", "cites", "movie"): ([0], [1])}},
             r"edges: expected a relation between different node types, got \[\('movie', 'cites', 'movie'\)\]",
@@ -388,7 +388,10 @@ def test_an_index_outside_raises_where_it_is_a_constant_of_a_compiled_function()
             r"edges\[\('film'.*types among",
         ),
         ({"variant": "edges", "edges": {"movie": ([0], [1])}}, r"edges\['movie'\]: expected \(source, rel"),
-        ({"variant": "edges", "edges": {TO_ACTOR: ([0, 1], [1])}}, r"of one length, got \(2,\) and \(1,\)"),
+        (
+            {"variant": "edges", "edges": {TO_ACTOR: ([0, 1], [1])}},
+            r"senders, receivers: expected one length, got \(2,\) and \(1,\)",
+        ),
         (
             {"variant": "edges", "edges": {TO_ACTOR: ([0], [1], [2])}},
             "expected .senders, receivers., got 3 arrays",

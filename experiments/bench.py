@@ -101,7 +101,7 @@ def main(settings: Settings, console: Console | None = None) -> dict[str, Any]:
     versions = {} if peer is None else peer.VERSIONS
     facts = {
         "settings": dataclasses.asdict(settings) | {"out": str(settings.out)},
-        "environment": environment() | versions | {"cpu": _cpu_name()},
+        "environment": environment() | versions | {"cpu": cpu_name()},
         **facts,
     }
     settings.out.mkdir(parents=True, exist_ok=True)
@@ -277,7 +277,8 @@ def _measure(
     }
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """The processor, as the system names it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:  # not Linux

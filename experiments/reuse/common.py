@@ -57,7 +57,7 @@ def compare(
         plain, distilled = jax.vmap(student)(jnp.array([0.0, weight]))
         return {"teacher": teacher, "plain": plain, "distilled": distilled}
 
-    columns = jax.vmap(scores_of)(jnp.arange(seeds))
+    columns = jax.jit(jax.vmap(scores_of))(jnp.arange(seeds))
     scores = {name: np.asarray(columns[name], float) for name in ("teacher", "plain", "distilled")}
     report(scores, measure, lower_is_better)
     return scores

@@ -35,7 +35,7 @@ def main(steps: int = 300, seeds: int = 5, weight: float = 1.0):
         def supervised(params, rows):
             return cross_entropy(apply(params, x[rows])[0], y[rows])
 
-        teacher_logits, teacher_maps = apply(fit(init(model_key, 24), supervised, batches), x)
+        teacher_logits, teacher_maps = apply(fit(init(model_key, 16), supervised, batches), x)
 
         def student(weight):
             def loss(params, batch):

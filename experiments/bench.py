@@ -1,11 +1,15 @@
 """How fast a training step plus validation is: against PyG, for many seeds at once, against the machine.
 
-Three questions, answered in one run for each dataset:
+Questions answered in one run for each dataset:
   peer    how long an epoch (one gradient step, one look at the validation nodes) takes here and in PyG. The two
           take turns, so that noise of the machine meets both; before that their logits are compared at equal
           parameters. Needs --peer pyg and `pip install torch torch_geometric`.
   seeds   what N seeds in one program cost against one seed.
   floor   how far the epoch is from what its arithmetic and its memory traffic must cost on this machine.
+  memory  what each contender holds at its peak, measured in a process of its own (experiments/bench_memory.py says
+          how). Needs --memory.
+Another, instead of these, with --training: how long whole trainings of one and of many seeds take, compilation
+apart, against as many of PyG's one after another (experiments/bench_training.py).
 
 Times are medians over --repeats timings of --epochs epochs each, with their quartiles. A ratio is the median of the
 ratios within each turn. Close other programs first: on a busy machine compare ratios, not times.
@@ -15,6 +19,8 @@ Examples:
   python -m experiments.bench --peer pyg                   # the same against PyG
   python -m experiments.bench --dataset imdb_gtn --hidden 8 --seeds 20
   python -m experiments.bench --peer pyg --model HGT       # also HeteroSAGE and HAN
+  python -m experiments.bench --peer pyg --memory          # peak memory beside each time
+  python -m experiments.bench --peer pyg --training --dataset dblp_hgb
   python -m experiments.bench --micro                      # the measurements behind docs/performance.md
   python -m experiments.bench --smoke                      # in a minute, to see that it runs
 """
@@ -23,8 +29,7 @@ import dataclasses
 import json
 import platform
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -35,18 +40,13 @@ from rich.console import Console
 from rich.table import Table
 
 import hire_jax as hj
+from experiments import bench_memory, bench_training
+from experiments.bench_contenders import Contender, OurEpochs, in_turns, network, ratio, with_metapaths
 from experiments.bench_floors import floors, machine_rates
-from experiments.console import Tracker, track
+from experiments.console import track
 from experiments.memory import use_heap_for_large_arrays
 from experiments.store import environment
-from hire_jax import training
 from hire_jax.data import DatasetNotFoundError
-
-# Threads of an OpenMP program go on spinning for a while after its work, and would be timed with the next one's.
-PAUSE = 0.1
-
-Contender = Callable[[], float]  # runs some epochs, returns seconds an epoch
-Seconds = dict[str, list[float]]
 
 INSTALL = """--peer pyg needs torch and torch_geometric, which nothing else here uses: {error}.
 Install them into this environment and run the command again:
@@ -75,6 +75,14 @@ class Settings:
     """Seeds of the program that trains several at once."""
     out: Path = Path("runs/bench")
     """Folder for bench.json: environment, counts and all raw times."""
+    memory: bool = False
+    """Measure each contender's peak memory too, in a process of its own; Linux only."""
+    training: bool = False
+    """Instead: whole trainings of one and of --seeds seeds, in at most 3 of --repeats turns."""
+    training_epochs: int = 20
+    """Epochs of a whole training."""
+    peer_epochs: int | None = None
+    """Epochs of PyG's trainings that are timed, the rest being multiplied; without: --training-epochs."""
     micro: bool = False
     """Instead: the small measurements behind docs/performance.md, each against its alternative."""
     smoke: bool = False
@@ -88,12 +96,17 @@ def main(settings: Settings, console: Console | None = None) -> dict[str, Any]:
     """
     console = console or Console()
     if settings.smoke:
-        settings = dataclasses.replace(settings, hidden=8, repeats=2, epochs=2, seeds=2, out=settings.out / "smoke")
+        settings = dataclasses.replace(settings, hidden=8, repeats=2, epochs=2, seeds=2, training_epochs=4,
+                                       out=settings.out / "smoke")
     peer = _peer_module() if settings.peer == "pyg" else None
     if settings.micro:
         from experiments import bench_micro  # it builds on this module
 
         facts: dict[str, Any] = {"micro": bench_micro.run(settings, console)}
+    elif settings.training:
+        facts = {"heap": use_heap_for_large_arrays(), "datasets": {}}
+        for name, dataset in _datasets(settings, console):
+            facts["datasets"][name] = bench_training.run(name, dataset, settings, peer, console)
     else:
         facts = {"heap": use_heap_for_large_arrays(), "machine": machine_rates(), "datasets": {}}
         for name, dataset in _datasets(settings, console):
@@ -105,7 +118,9 @@ def main(settings: Settings, console: Console | None = None) -> dict[str, Any]:
         **facts,
     }
     settings.out.mkdir(parents=True, exist_ok=True)
-    name = "micro" if settings.micro else "bench" if settings.model == "RGCN" else f"bench_{settings.model.lower()}"
+    name = "micro" if settings.micro else "training" if settings.training else "bench"
+    if settings.model != "RGCN" and not settings.micro:
+        name += f"_{settings.model.lower()}"
     path = settings.out / f"{name}.json"
     path.write_text(json.dumps(facts, indent=1))
     console.print(f"All raw times: {path}", soft_wrap=True, highlight=False)
@@ -131,73 +146,6 @@ def _datasets(settings: Settings, console: Console) -> Iterator[tuple[str, hj.Da
             console.print(f"{name} is skipped: {str(error).splitlines()[1]}", soft_wrap=True, highlight=False)
 
 
-# ---------------------------------------------------------------------------------------- contenders
-
-
-def network(dataset: hj.Dataset, settings: Settings) -> Any:
-    """The model all contenders train; dropout 0.5 as everywhere."""
-    arguments: dict[str, Any] = {"target": dataset.target, "num_classes": dataset.num_classes,
-                                 "hidden": settings.hidden, "layers": settings.layers, "dropout": 0.5}
-    if settings.model == "HAN":  # one layer, and the semantic attention as wide as PyG's
-        arguments |= {"layers": 1, "heads": 8, "semantic_features": settings.hidden}
-    elif settings.model == "HGT":
-        arguments["heads"] = 4
-    return getattr(hj.models, settings.model)(**arguments)
-
-
-class OurEpochs:
-    """The epochs of `hire_jax.fit` as one compiled program; calling it runs them, returns seconds an epoch.
-
-    Times what `fit` repeats: the compiled chunk and the copy of its records to the host.
-
-    Args:
-      dataset, model: what to train, with AdamW as in `fit`.
-      seeds: how many at once.
-      epochs: in one chunk.
-      seed_batch: as in `fit`; None is its default.
-    """
-
-    def __init__(
-        self, dataset: hj.Dataset, model: Any, *, seeds: int = 1, epochs: int = 5, seed_batch: int | None = None
-    ) -> None:
-        # No patience and no last epoch: a chunk costs the same however often it is run.
-        program = training.compile_fit(model, dataset, seeds=seeds, epochs=2**30, patience=2**30,
-                                       seed_batch=seed_batch, chunk=epochs)
-        self.epochs, self.run, self.state, self.compiled = epochs, program.run, program.state, program.compiled
-
-    def __call__(self) -> float:
-        start = time.perf_counter()
-        self.state, records = self.run(self.state)
-        for values in records.values():
-            np.asarray(values)
-        jax.block_until_ready(self.state)
-        return (time.perf_counter() - start) / self.epochs
-
-    def variables(self) -> Any:
-        """The first seed's variables as they are now."""
-        return jax.tree.map(lambda x: x[0], self.state.params)
-
-
-def in_turns(contenders: Mapping[str, Contender], repeats: int, tracker: Tracker | None = None) -> Seconds:
-    """Seconds of every call: each contender once a turn, on a machine at rest, after two calls of each that
-    are not counted."""
-    seconds: Seconds = {name: [] for name in contenders}
-    for repeat in range(-2, repeats):
-        for name, contender in contenders.items():
-            time.sleep(PAUSE)
-            taken = contender()
-            if repeat >= 0:
-                seconds[name].append(taken)
-        if tracker is not None:
-            tracker.update(repeat + 3)
-    return seconds
-
-
-def ratio(seconds: Seconds, name: str, base: str) -> float:
-    """How many times longer `name` takes than `base`: the median over turns."""
-    return float(np.median(np.array(seconds[name]) / np.array(seconds[base])))
-
-
 # ------------------------------------------------------------------------------------------- a dataset
 
 
@@ -207,8 +155,7 @@ def _measure(
     """Everything about one dataset, measured, printed and returned."""
     console.rule(name)
     console.print(repr(dataset), soft_wrap=True, highlight=False)
-    if settings.model == "HAN":
-        dataset = dataset.with_graph(hj.metapaths.metapath_graph(dataset.graph, dataset.target))
+    dataset = with_metapaths(dataset, settings)
     model = network(dataset, settings)
     ours, many = "hire_jax, 1 seed", f"hire_jax, {settings.seeds} seeds"
     contenders: dict[str, Contender] = {ours: (one := OurEpochs(dataset, model, epochs=settings.epochs))}
@@ -227,19 +174,24 @@ def _measure(
     bounds = floors(model, dataset, machine, analysis)
     with track(settings.repeats + 2, f"{name}: {len(contenders)} contenders in turns", console=console) as tracker:
         seconds = in_turns(contenders, settings.repeats, tracker)
+    memory = bench_memory.peaks(name, settings, list(contenders), console) if settings.memory else {}
 
     table = Table(
         f"epoch of {settings.model}",
         "ms",
         "quartiles",
         "times ours",
+        *(["peak MiB"] if memory else []),
         title=f"{name}, width {settings.hidden}, {settings.layers} layers: one training step plus validation",
         title_justify="left",
     )
     for label, values in seconds.items():
         median, low, high = (1e3 * np.quantile(values, q) for q in (0.5, 0.25, 0.75))
-        table.add_row(label, f"{median:.1f}", f"{low:.1f} - {high:.1f}", f"{ratio(seconds, label, ours):.2f}")
+        table.add_row(label, f"{median:.1f}", f"{low:.1f} - {high:.1f}", f"{ratio(seconds, label, ours):.2f}",
+                      *([bench_memory.shown(memory[label])] if memory else []))
     console.print(table)
+    if memory:
+        console.print(f"peak MiB: {bench_memory.MEANING}", soft_wrap=True, highlight=False)
     each = ratio(seconds, many, ours) / settings.seeds
     console.print(
         f"{settings.seeds} seeds in one program: {np.median(seconds[many]):.4f} s an epoch, one seed alone "
@@ -274,6 +226,7 @@ def _measure(
         "seed_cost": each,
         "logits_difference": agreement,
         "floors": bounds,
+        **({"memory": memory} if memory else {}),
     }
 
 

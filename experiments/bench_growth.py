@@ -38,7 +38,10 @@ from rich.console import Console
 from rich.table import Table
 
 import hire_jax as hj
-from experiments import bench, bench_growth_figures
+from experiments import bench_growth_figures
+from experiments.bench import cpu_name
+from experiments.bench_contenders import OurEpochs, in_turns, network
+from experiments.bench_memory import program_bytes
 from experiments.console import track
 from experiments.memory import use_heap_for_large_arrays
 from experiments.store import environment
@@ -81,12 +84,11 @@ class Point:
 
     def __init__(self, dataset: hj.Dataset, settings: Settings) -> None:
         graph = dataset.graph
-        model = bench.network(dataset, bench.Settings(model=settings.model, hidden=settings.hidden,
-                                                      layers=settings.layers))
+        model = network(dataset, settings)
         edges = sum(graph.num_edges.values())
         start = time.perf_counter()
         # Short epochs are timed several at a time, so that one timing stays far above the clock's and the call's cost.
-        self.epochs = bench.OurEpochs(dataset, model, epochs=max(1, min(10, 1_000_000 // max(edges, 1))))
+        self.epochs = OurEpochs(dataset, model, epochs=max(1, min(10, 1_000_000 // max(edges, 1))))
         compile_seconds = time.perf_counter() - start
         self.facts: dict[str, Any] = {
             "edges": edges, "nodes": sum(graph.num_nodes.values()), "relations": len(graph.edge_types),
@@ -117,7 +119,7 @@ def main(settings: Settings, console: Console | None = None) -> dict[str, Any]:
     slope = slope_facts(by_edges)
     facts: dict[str, Any] = {
         "settings": dataclasses.asdict(settings) | {"out": str(settings.out)},
-        "environment": environment() | {"cpu": bench.cpu_name(), "heap": heap},
+        "environment": environment() | {"cpu": cpu_name(), "heap": heap},
         "memory": "XLA's analysis of the compiled program: arguments, results beside them, temporaries",
         "edges": by_edges, "relations": by_relations, "slope": slope,
     }  # fmt: skip
@@ -150,7 +152,7 @@ def measure(datasets: Iterable[tuple[str, hj.Dataset]], settings: Settings, cons
             break
         points[name] = point
     with track(settings.repeats + 2, f"{what}: {len(points)} sizes in turns", console=console) as tracker:
-        seconds = bench.in_turns(points, settings.repeats, tracker)
+        seconds = in_turns(points, settings.repeats, tracker)
     rows = [point.facts | {"seconds": seconds[name]} for name, point in points.items()]
     del points
     gc.collect()
@@ -199,13 +201,6 @@ def _synthetic(counts: dict[str, int], relations: list[tuple[str, str, str]], ed
 
 
 # ------------------------------------------------------------------------------------ memory and slope
-
-
-def program_bytes(compiled: Any) -> int:
-    """Arguments, results that take none of their places, and temporaries of a compiled program, by XLA's analysis."""
-    sizes = compiled.memory_analysis()
-    return int(sizes.argument_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
-               + sizes.temp_size_in_bytes)
 
 
 def free_bytes() -> int | None:

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 import hire_jax as hj
-from experiments import bench
+from experiments import bench_contenders
 from experiments.console import track
 from experiments.memory import use_heap_for_large_arrays
 from hire_jax import sparse
@@ -30,7 +30,7 @@ from hire_jax.models.dense_attention import dense_attention
 from hire_jax.models.dropout import Dropout
 from hire_jax.models.normact import layer_norm_gelu
 
-Group = dict[str, bench.Contender]
+Group = dict[str, bench_contenders.Contender]
 
 
 def run(settings: Any, console: Console) -> dict[str, dict[str, list[float]]]:
@@ -61,13 +61,13 @@ def run(settings: Any, console: Console) -> dict[str, dict[str, list[float]]]:
             contenders = make()
             if not contenders:
                 continue
-            results[title] = seconds = bench.in_turns(contenders, settings.repeats)
+            results[title] = seconds = bench_contenders.in_turns(contenders, settings.repeats)
             first = next(iter(seconds))
             for form, values in seconds.items():
                 median, low, high = (1e3 * np.quantile(values, q) for q in (0.5, 0.25, 0.75))
                 table.add_row(
                     title if form == first else "", form, f"{median:.2f}", f"{low:.2f} - {high:.2f}",
-                    f"{bench.ratio(seconds, form, first):.2f}",
+                    f"{bench_contenders.ratio(seconds, form, first):.2f}",
                 )  # fmt: skip
             table.add_section()
             tracker.update(done, title)
@@ -75,7 +75,7 @@ def run(settings: Any, console: Console) -> dict[str, dict[str, list[float]]]:
     return results
 
 
-def timed(function: Callable[..., Any], *arguments: Any) -> bench.Contender:
+def timed(function: Callable[..., Any], *arguments: Any) -> bench_contenders.Contender:
     """The compiled function as a contender: compiled here, so that what it reads of the package is read now.
 
     A timing is of 5 calls, after one that wakes threads and caches.
@@ -118,7 +118,7 @@ def _gradient(dataset: hj.Dataset, width: int) -> Group:
     def bcsr(csr: hj.sparse.CSR, weights: jax.Array, x: jax.Array) -> jax.Array:
         return BCSR((weights, csr.cols, csr.indptr), shape=csr.shape) @ x
 
-    def gradient(form: Callable[..., jax.Array]) -> bench.Contender:
+    def gradient(form: Callable[..., jax.Array]) -> bench_contenders.Contender:
         return timed(jax.grad(lambda x, csr, w, dy: jnp.vdot(form(csr, w, x), dy)), x, csr, block.mean, dy)
 
     return {"spmm": gradient(sparse.spmm), "segment_sum": gradient(sparse.spmm_reference), "BCSR @ x": gradient(bcsr)}
@@ -140,7 +140,7 @@ def _dropout(dataset: hj.Dataset, width: int) -> Group:
     """Mask and product, forward and backward, of all nodes' embeddings."""
     x = _normal(sum(dataset.graph.num_nodes.values()), width)
 
-    def gradient(apply: Callable[[jax.Array, jax.Array], Any]) -> bench.Contender:
+    def gradient(apply: Callable[[jax.Array, jax.Array], Any]) -> bench_contenders.Contender:
         return timed(jax.grad(lambda x, key: jnp.sum(apply(x, key) ** 2)), x, jax.random.key(0))
 
     def hashed(x: jax.Array, key: jax.Array) -> Any:
@@ -160,7 +160,7 @@ def _norm(dataset: hj.Dataset, width: int) -> Group:
         normal: Any = nn.LayerNorm().apply({"params": {"scale": scale, "bias": bias}}, x)
         return nn.gelu(normal)
 
-    def both(function: Callable[..., Any]) -> bench.Contender:
+    def both(function: Callable[..., Any]) -> bench_contenders.Contender:
         def value_and_pullback(x: jax.Array, scale: jax.Array, bias: jax.Array, dy: jax.Array) -> Any:
             value, pullback = jax.vjp(function, x, scale, bias)
             return value, pullback(dy)
@@ -176,7 +176,7 @@ def _transposed(dataset: hj.Dataset, width: int) -> Group:
                    key=lambda x: x.nnz)
     kernel, dy = _normal(features.shape[1], width), _normal(features.shape[0], width)
 
-    def gradient(t_data: jax.Array | None) -> bench.Contender:
+    def gradient(t_data: jax.Array | None) -> bench_contenders.Contender:
         def product(kernel: jax.Array, dy: jax.Array, csr: Any, data: jax.Array, t_data: jax.Array | None) -> jax.Array:
             return jnp.vdot(sparse.spmm(csr, data, kernel, t_weights=t_data), dy)
 
@@ -197,7 +197,7 @@ def _pairs(share: float) -> Group:
         scores = nn.leaky_relu(sparse.edge_sum(csr, v, u), 0.2)
         return sparse.spmm(csr, sparse.segment_softmax(scores, csr.rows, nodes), x)
 
-    def gradient(function: Callable[..., jax.Array]) -> bench.Contender:
+    def gradient(function: Callable[..., jax.Array]) -> bench_contenders.Contender:
         return timed(jax.value_and_grad(lambda *a: jnp.sum(function(*a) ** 2), argnums=(0, 1, 2)), v, u, x)
 
     return {"all pairs": gradient(partial(dense_attention, jnp.asarray(linked))), "edges": gradient(edges)}
@@ -208,7 +208,7 @@ def _folding(dataset: hj.Dataset, width: int, seeds: int) -> Group:
     block = _pattern(dataset)
     x = _normal(seeds, block.csr.shape[1], width)
 
-    def batched(fold_below: int) -> bench.Contender:
+    def batched(fold_below: int) -> bench_contenders.Contender:
         with mock.patch.object(sparse.kernels, "_FOLD_BELOW", fold_below):
             # A new function each time, so that JAX cannot answer from what it traced under the other bound.
             return timed(jax.vmap(lambda csr, w, x: sparse.spmm(csr, w, x), (None, None, 0)), block.csr, block.mean, x)
@@ -221,20 +221,20 @@ def _folded_epochs(dataset: hj.Dataset, width: int, settings: Any) -> Group:
     group: Group = {}
     for name, fold_below in (("block-diagonal", 0), ("folded", 2**30)):
         with mock.patch.object(sparse.kernels, "_FOLD_BELOW", fold_below):
-            group[name] = bench.OurEpochs(
+            group[name] = bench_contenders.OurEpochs(
                 dataset, _rgcn(dataset, width, settings), seeds=settings.seeds, epochs=settings.epochs
             )
     return group
 
 
 def _rgcn(dataset: hj.Dataset, width: int, settings: Any) -> hj.models.RGCN:
-    return bench.network(dataset, dataclasses.replace(settings, hidden=width))
+    return bench_contenders.network(dataset, dataclasses.replace(settings, hidden=width))
 
 
 def _seed_batches(dataset: hj.Dataset, width: int, settings: Any) -> Group:
     """Epochs of all seeds, mapped over one at a time, or more of them together; `fit` chooses by a 4 MiB rule."""
     return {
-        f"{batch} at a time": bench.OurEpochs(
+        f"{batch} at a time": bench_contenders.OurEpochs(
             dataset, _rgcn(dataset, width, settings), seeds=settings.seeds, epochs=settings.epochs, seed_batch=batch
         )
         for batch in (1, 2, 5, 10)
@@ -247,8 +247,9 @@ def _heap(dataset: hj.Dataset, batch: int, settings: Any) -> Group:
     if not use_heap_for_large_arrays():  # not glibc: nothing to compare
         return {}
     mallopt = ctypes.CDLL("libc.so.6").mallopt
-    program = bench.OurEpochs(
-        dataset, bench.network(dataset, settings), seeds=settings.seeds, epochs=settings.epochs, seed_batch=batch
+    program = bench_contenders.OurEpochs(
+        dataset, bench_contenders.network(dataset, settings), seeds=settings.seeds, epochs=settings.epochs,
+        seed_batch=batch,
     )
 
     def default() -> float:

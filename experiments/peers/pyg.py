@@ -260,6 +260,14 @@ class Training:
             self.epoch()
         return (time.perf_counter() - start) / self.epochs
 
+    def held_bytes(self) -> int:
+        """Bytes of what is there before the first epoch: parameters, features, relations, labels and splits."""
+        model = self.model
+        relations = {id(x): x for layer in model.adjacency for x in layer.values()}  # layers share them
+        masks = [self.labels, self.train, self.val]
+        tensors = [*model.parameters(), *model.features.values(), *relations.values(), *masks]
+        return sum(_bytes(tensor) for tensor in tensors)
+
     def epoch(self) -> tuple[float, float]:
         """One gradient step, then loss and accuracy on the validation nodes."""
         self.model.train()
@@ -300,6 +308,13 @@ def difference(model: Peer, variables: Mapping[str, Any], logits: np.ndarray) ->
     with torch.no_grad():
         theirs = model().numpy()
     return float(np.abs(theirs - logits).max() / np.abs(logits).max())
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    parts = [tensor]
+    if tensor.layout == torch.sparse_csr:
+        parts = [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
+    return sum(part.numel() * part.element_size() for part in parts)
 
 
 def _set(parameter: torch.Tensor, value: Any) -> None:

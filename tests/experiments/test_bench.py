@@ -13,7 +13,8 @@ import pytest
 import experiments
 import hire_jax as hj
 from experiments import bench
-from experiments.bench import OurEpochs, Settings, in_turns, network, ratio
+from experiments.bench import Settings
+from experiments.bench_contenders import OurEpochs, in_turns, network, ratio
 from experiments.bench_floors import floors, hand_count, machine_rates
 
 ROOT = Path(experiments.__file__).resolve().parent.parent

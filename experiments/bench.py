@@ -8,6 +8,7 @@ Questions answered in one run for each dataset:
   floor   how far the epoch is from what its arithmetic and its memory traffic must cost on this machine.
   memory  what each contender holds at its peak, measured in a process of its own (experiments/bench_memory.py says
           how). Needs --memory.
+
 Another, instead of these, with --training: how long whole trainings of one and of many seeds take, compilation
 apart, against as many of PyG's one after another (experiments/bench_training.py).
 

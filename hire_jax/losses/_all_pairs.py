@@ -44,19 +44,21 @@ BLOCK_ROWS = 8192
 HIGHEST = lax.Precision.HIGHEST
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(3,))
-def all_pairs(student: Rows, teacher: Rows, where: Masks, block_rows: int = BLOCK_ROWS) -> jax.Array:
-    """Mean over pairs of types of the mean squared difference of all their cosines.
+@partial(jax.custom_jvp, nondiff_argnums=(4,))
+def all_pairs(
+    student: Rows, teacher: Rows, where: Masks, importance: jax.Array, block_rows: int = BLOCK_ROWS
+) -> jax.Array:
+    """Mean over pairs of types, weighted by both their `importance`, of the mean squared difference of all cosines.
 
-    `student` {type: [N, d_s]}, `teacher` {type: [N, d_t]} and `where` {type: bool [N] or None} come checked.
-    The derivative is with respect to `student` only.
+    `student` {type: [N, d_s]}, `teacher` {type: [N, d_t]}, `where` {type: bool [N] or None} and `importance`
+    [types] come checked. The derivative is with respect to `student` only.
     """
-    return _value_and_weights(student, teacher, where, block_rows=block_rows)[0]
+    return _value_and_weights(student, teacher, where, importance, block_rows=block_rows)[0]
 
 
 def _all_pairs_jvp(block_rows: int, primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
-    student, teacher, where = primals
-    value, weights = _value_and_weights(student, teacher, where, block_rows=block_rows)
+    student, teacher, where, importance = primals
+    value, weights = _value_and_weights(student, teacher, where, importance, block_rows=block_rows)
     change = jnp.zeros_like(value)
     for weight, (t, tangent) in zip(weights, tangents[0].items(), strict=True):
         if not isinstance(tangent, SymbolicZero):
@@ -70,7 +72,7 @@ all_pairs.defjvp(_all_pairs_jvp, symbolic_zeros=True)
 
 @partial(jax.jit, static_argnames="block_rows")  # one compilation, also where the caller runs op by op
 def _value_and_weights(
-    student: Rows, teacher: Rows, where: Masks, *, block_rows: int
+    student: Rows, teacher: Rows, where: Masks, importance: jax.Array, *, block_rows: int
 ) -> tuple[jax.Array, jax.Array]:
     """The loss, and for each type the matrix X [types, w, w] of dL/dW = W X."""
     dtype = working_dtype(*student.values(), *teacher.values())
@@ -80,7 +82,9 @@ def _value_and_weights(
 
     present = counts > 0
     pairs = present[:, None] & present & ~jnp.eye(len(student), dtype=bool)
-    shares = pairs / jnp.maximum(jnp.sum(jnp.triu(pairs)), 1).astype(dtype)
+    shares = jnp.where(pairs, jnp.outer(importance, importance), 0).astype(dtype)
+    total = jnp.sum(jnp.triu(shares))
+    shares = shares / jnp.where(total == 0, 1, total)
 
     d_s, d_t = (next(iter(side.values())).shape[1] for side in (student, teacher))
     k, w = min(d_s, d_t), d_s + d_t

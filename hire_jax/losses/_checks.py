@@ -7,6 +7,7 @@ are none.
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -69,6 +70,34 @@ def check_where(where: ArrayLike | None, rows: int, name: str = "where") -> jax.
     if mask.dtype != jnp.bool_ or mask.shape != (rows,):
         raise ValueError(f"{name}: expected bool ({rows},), one flag a row, got {mask.dtype} {mask.shape}")
     return mask
+
+
+def check_weights(
+    weights: ArrayLike | None, where: jax.Array | None, rows: int
+) -> tuple[jax.Array | None, jax.Array | None]:
+    """The row mask, less the rows of weight 0, and the weights (constants), both None where not given."""
+    if weights is None:
+        return where, None
+    w = lax.stop_gradient(real_array("weights", weights))
+    if w.shape != (rows,):
+        raise ValueError(f"weights: expected shape ({rows},), one number a row, got {w.shape}")
+    counted = w != 0
+    return counted if where is None else where & counted, w
+
+
+def check_group_weights(weights: Mapping[Any, ArrayLike] | None, groups: list[Any]) -> jax.Array:
+    """One weight (a constant) for each of `groups`, node types or edge types, in their order; 1 by default."""
+    given = {} if weights is None else weights
+    if not isinstance(given, Mapping):
+        raise ValueError(f"weights: expected a dictionary, got {type(given).__name__}")
+    unknown = [group for group in given if group not in groups]
+    if unknown:
+        raise ValueError(f"weights: expected entries among {groups}, got {unknown}")
+    values = {group: real_array(f"weights[{group!r}]", value) for group, value in given.items()}
+    for group, value in values.items():
+        if value.shape != ():
+            raise ValueError(f"weights[{group!r}]: expected a scalar, got shape {value.shape}")
+    return lax.stop_gradient(jnp.stack([jnp.asarray(values.get(group, 1.0), jnp.float32) for group in groups]))
 
 
 def check_temperature(temperature: ArrayLike) -> None:

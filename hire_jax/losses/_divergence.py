@@ -4,7 +4,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from hire_jax.losses._reduce import not_folded
+
+def softened(logits: jax.Array, temperature: jax.Array) -> jax.Array:
+    """logits / T; an infinite one stays as it is, with a derivative of 0 by T where a division has NaN."""
+    infinite = jnp.isinf(logits)
+    return jnp.where(infinite, logits, jnp.where(infinite, 0, logits) / temperature)
 
 
 @jax.jit  # one compilation, also where the caller runs op by op
@@ -20,23 +24,36 @@ def kl_last_axis(student: jax.Array, teacher: jax.Array, temperature: jax.Array)
     in which no term is negative, so nothing cancels, neither here nor in the derivative. Where exp(d) would
     overflow, or most of q lies where p = 0, the divergence is not small and the plain sum does better.
     """
-    teacher = not_folded(teacher)
-    log_p = jax.nn.log_softmax(teacher / temperature)
-    log_q = jax.nn.log_softmax(student / temperature)
+    log_p = jax.nn.log_softmax(softened(teacher, temperature))
+    log_q = jax.nn.log_softmax(softened(student, temperature))
     p = jnp.exp(log_p)
     support = p >= jnp.finfo(p.dtype).tiny  # smaller ones lack digits, and a processor may take them as 0
 
-    shift = jnp.where(support, student - teacher, 0) / temperature
+    excluded = support & (log_q == -jnp.inf)
+    infinite = jnp.any(excluded, axis=-1)
+
+    shift = jnp.where(support & ~excluded, student - teacher, 0) / temperature
     shift = shift - jnp.sum(p * shift, axis=-1, keepdims=True)
     missed = jnp.sum(jnp.where(support, 0, jnp.exp(log_q)), axis=-1)
     largest = 0.9 * jnp.log(jnp.finfo(p.dtype).max)
-    close = jnp.all(jnp.where(support, shift, 0) <= largest, axis=-1) & (missed <= 0.5)
+    close = jnp.all(jnp.where(support, shift, 0) <= largest, axis=-1) & (missed <= 0.5) & ~infinite
 
     # The form not chosen sees harmless inputs: otherwise its gradient puts 0 * inf into the other's.
     excess = jnp.sum(weighted_remainder(p, jnp.where(support & close[..., None], shift, 0)), axis=-1)
     near = jnp.log1p(excess) - jnp.log1p(-jnp.where(close, missed, 0))
-    far = jnp.sum(p * jnp.where(support & ~close[..., None], log_p - log_q, 0), axis=-1)
-    return jnp.where(close, near, far)
+    far = jnp.sum(p * jnp.where(support & ~close[..., None], log_p - _above_zero(log_q), 0), axis=-1)
+    return jnp.where(close, near, jnp.where(infinite, jnp.inf, 0) + far)
+
+
+@jax.custom_jvp
+def _above_zero(log_q: jax.Array) -> jax.Array:
+    """The logarithm of a probability, where that is 0 of the smallest normal number: gradients stay finite."""
+    return jnp.where(log_q == -jnp.inf, jnp.log(jnp.finfo(log_q.dtype).tiny), log_q)
+
+
+@_above_zero.defjvp
+def _above_zero_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    return _above_zero(*primals), tangents[0]
 
 
 def kl_by_receiver(

@@ -27,9 +27,16 @@ def row_count(rows: int, where: jax.Array | None, dtype: np.dtype) -> jax.Array:
     return jnp.asarray(rows, dtype) if where is None else jnp.sum(where).astype(dtype)
 
 
-def mean_rows(values: jax.Array, where: jax.Array | None) -> jax.Array:
-    """Mean of `values` [N] over the rows inside `where`; 0, with a zero gradient, where there is none."""
-    return jnp.sum(zero_rows(values, where)) / jnp.maximum(row_count(len(values), where, values.dtype), 1)
+def mean_rows(values: jax.Array, where: jax.Array | None, weights: jax.Array | None = None) -> jax.Array:
+    """Mean of `values` [N], weighted where `weights` [N] are given, over the rows inside `where`.
+
+    0, with a zero gradient, where there is none. Rows of weight 0 are to be outside `where`.
+    """
+    if weights is None:
+        return jnp.sum(zero_rows(values, where)) / jnp.maximum(row_count(len(values), where, values.dtype), 1)
+    weights = zero_rows(weights.astype(values.dtype), where)
+    total = jnp.sum(weights)
+    return jnp.sum(weights * zero_rows(values, where)) / jnp.where(total == 0, 1, total)
 
 
 def not_folded(teacher: jax.Array) -> jax.Array:
@@ -82,3 +89,14 @@ def shrunk(rows: jax.Array) -> jax.Array:
     empty = peak < limits.tiny
     # The reciprocal of the very largest numbers is below the normal ones, and a processor may flush it to 0.
     return rows * jnp.where(empty, 0, 1 / jnp.minimum(jnp.where(empty, 1, peak), limits.max / 8))
+
+
+def one_less_cosine(student: jax.Array, teacher: jax.Array) -> jax.Array:
+    """1 - cos of each pair of rows, [N]; 1 where either is zero.
+
+    Half the squared distance of unit rows: the subtraction from 1 would leave no digits where they are near.
+    """
+    s, t = unit_rows(student), unit_rows(teacher)
+    # 1 - s·t = (||s - t||² + (1 - ||s||²) + (1 - ||t||²)) / 2, of which the last two are 0 or 1.
+    zeros = sum((jnp.sum(jnp.square(side), axis=-1) < 0.5).astype(s.dtype) for side in (s, t))
+    return 0.5 * (jnp.sum(jnp.square(s - t), axis=-1) + zeros)

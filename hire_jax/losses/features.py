@@ -8,12 +8,17 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from hire_jax.losses._checks import real_array, two_sides
-from hire_jax.losses._reduce import in_working_dtype, mean_rows, shrunk, unit_rows
+from hire_jax.losses._checks import check_weights, real_array, two_sides
+from hire_jax.losses._reduce import in_working_dtype, mean_rows, one_less_cosine, shrunk, unit_rows
 
 
 def hint(
-    student: ArrayLike, teacher: ArrayLike, *, normalise: bool = False, where: ArrayLike | None = None
+    student: ArrayLike,
+    teacher: ArrayLike,
+    *,
+    normalise: bool = False,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
 ) -> jax.Array:
     """FitNets' hint: the student's features are to equal the teacher's, entry by entry.
 
@@ -34,6 +39,8 @@ def hint(
       normalise: whether rows are divided by their norms, which leaves only their directions to be compared.
       where: bool [N], the rows to take the mean over; all where None. What other rows hold, NaN included, has
         no influence.
+      weights: [N], non-negative, for a weighted mean over rows, such as a reliability of the teacher. A constant;
+        a row of weight 0 is left out.
 
     Returns:
       A non-negative scalar, float32 (float64 where an input is), in squared units of the features; without
@@ -41,13 +48,15 @@ def hint(
       of zeros stays zero, and the student's has a zero gradient.
 
     Raises:
-      ValueError: features that are not both of one shape [N, D], a mask that is not bool [N].
+      ValueError: features that are not both of one shape [N, D], a mask that is not bool [N], weights that are not
+        [N].
 
     References:
       Romero et al.: FitNets: Hints for Thin Deep Nets, 2015. arXiv:1412.6550
     """
     students, teachers, mask = two_sides(student, teacher, where, one_width=True)
-    return _hint(students, teachers, mask, bool(normalise))
+    mask, row_weights = check_weights(weights, mask, len(students))
+    return _hint(students, teachers, mask, row_weights, bool(normalise))
 
 
 def attention_transfer(
@@ -91,7 +100,9 @@ def attention_transfer(
     return _attention_transfer(students, teachers, mask, float(power))
 
 
-def cosine_embedding(student: ArrayLike, teacher: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
+def cosine_embedding(
+    student: ArrayLike, teacher: ArrayLike, *, where: ArrayLike | None = None, weights: ArrayLike | None = None
+) -> jax.Array:
     """The student's rows are to point where the teacher's do. For rows h_v::
 
         mean_v  [1 - h_v^s · h_v^t / (||h_v^s|| ||h_v^t||)]
@@ -108,6 +119,8 @@ def cosine_embedding(student: ArrayLike, teacher: ArrayLike, *, where: ArrayLike
       teacher: [N, D]. A constant: no gradient flows into it.
       where: bool [N], the rows to take the mean over; all where None. What other rows hold, NaN included, has
         no influence.
+      weights: [N], non-negative, for a weighted mean over rows, such as a reliability of the teacher. A constant;
+        a row of weight 0 is left out.
 
     Returns:
       A scalar from 0 to 2 without unit, float32 (float64 where an input is). A row of zeros, of either side or
@@ -115,13 +128,15 @@ def cosine_embedding(student: ArrayLike, teacher: ArrayLike, *, where: ArrayLike
       left.
 
     Raises:
-      ValueError: features that are not both of one shape [N, D], a mask that is not bool [N].
+      ValueError: features that are not both of one shape [N, D], a mask that is not bool [N], weights that are not
+        [N].
 
     References:
       Sanh, Debut, Chaumond, Wolf: DistilBERT, 2019, where it aligns hidden states. arXiv:1910.01108
     """
     students, teachers, mask = two_sides(student, teacher, where, one_width=True)
-    return _cosine_embedding(students, teachers, mask)
+    mask, row_weights = check_weights(weights, mask, len(students))
+    return _cosine_embedding(students, teachers, mask, row_weights)
 
 
 def vid(
@@ -171,11 +186,13 @@ def vid(
 
 
 @partial(jax.jit, static_argnames="normalise")  # one compilation, also where the caller runs op by op
-def _hint(student: jax.Array, teacher: jax.Array, where: jax.Array | None, normalise: bool) -> jax.Array:
+def _hint(
+    student: jax.Array, teacher: jax.Array, where: jax.Array | None, weights: jax.Array | None, normalise: bool
+) -> jax.Array:
     student, teacher = in_working_dtype(student, teacher, where)
     if normalise:
         student, teacher = unit_rows(student), unit_rows(teacher)
-    return mean_rows(jnp.mean(jnp.square(student - teacher), axis=-1), where)
+    return mean_rows(jnp.mean(jnp.square(student - teacher), axis=-1), where, weights)
 
 
 @partial(jax.jit, static_argnames="power")
@@ -190,12 +207,10 @@ def _attention_transfer(student: jax.Array, teacher: jax.Array, where: jax.Array
 
 
 @jax.jit
-def _cosine_embedding(student: jax.Array, teacher: jax.Array, where: jax.Array | None) -> jax.Array:
-    student, teacher = in_working_dtype(student, teacher, where)
-    s, t = unit_rows(student), unit_rows(teacher)
-    # 1 - s·t = (||s - t||² + (1 - ||s||²) + (1 - ||t||²)) / 2, of which the last two are 0 or 1.
-    zeros = sum((jnp.sum(jnp.square(side), axis=-1) < 0.5).astype(s.dtype) for side in (s, t))
-    return mean_rows(0.5 * (jnp.sum(jnp.square(s - t), axis=-1) + zeros), where)
+def _cosine_embedding(
+    student: jax.Array, teacher: jax.Array, where: jax.Array | None, weights: jax.Array | None
+) -> jax.Array:
+    return mean_rows(one_less_cosine(*in_working_dtype(student, teacher, where)), where, weights)
 
 
 @jax.jit

@@ -2,12 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.typing import ArrayLike
 
-from hire_jax.losses._checks import check_same_shape, check_temperature, check_where, real_array
 from hire_jax.losses._divergence import kl_last_axis
-from hire_jax.losses._reduce import mean_rows, working_dtype, zero_rows
+from hire_jax.losses._logits import checked_logits
 
 
 def soft_target_kl(
@@ -16,6 +14,7 @@ def soft_target_kl(
     *,
     temperature: ArrayLike = 1.0,
     where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
 ) -> jax.Array:
     """Kullback-Leibler divergence from the teacher's softened class probabilities to the student's.
 
@@ -37,6 +36,8 @@ def soft_target_kl(
       temperature: T > 0, without unit; a number or a scalar array.
       where: bool [N], the rows to take the mean over; all where None. What other rows hold, NaN included, has
         no influence.
+      weights: [N], non-negative, for a weighted mean over rows, such as a reliability of the teacher. A constant;
+        a row of weight 0 is left out.
 
     Returns:
       A non-negative scalar in nats, float32 (float64 where an input is). 0 with a zero gradient where no row
@@ -46,14 +47,14 @@ def soft_target_kl(
       gives NaN.
 
     Raises:
-      ValueError: logits that are not both of one shape [N, C], a mask that is not bool [N], a temperature
-        that is not a positive scalar.
+      ValueError: logits that are not both of one shape [N, C], a mask that is not bool [N], weights that are not [N], a
+        temperature that is not a positive scalar.
 
     References:
       Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network, 2015. arXiv:1503.02531
     """
-    student, teacher, scale, mask = _prepare(student_logits, teacher_logits, temperature, where)
-    return scale**2 * mean_rows(kl_last_axis(student, teacher, scale), mask)
+    given = checked_logits(student_logits, teacher_logits, where, weights, temperature)
+    return given.mean(kl_last_axis(given.student, given.teacher, given.temperature))
 
 
 def bernoulli_kl(
@@ -62,6 +63,7 @@ def bernoulli_kl(
     *,
     temperature: ArrayLike = 1.0,
     where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
 ) -> jax.Array:
     """Soft targets for multi-label nodes, where each class is a yes-or-no question of its own.
 
@@ -80,6 +82,8 @@ def bernoulli_kl(
       temperature: T > 0, without unit; a number or a scalar array.
       where: bool [N], the rows to take the mean over; all where None. What other rows hold, NaN included, has
         no influence.
+      weights: [N], non-negative, for a weighted mean over rows, such as a reliability of the teacher. A constant;
+        a row of weight 0 is left out.
 
     Returns:
       A non-negative scalar in nats, float32 (float64 where an input is). 0 with a zero gradient where no row
@@ -87,29 +91,62 @@ def bernoulli_kl(
       nothing.
 
     Raises:
-      ValueError: logits that are not both of one shape [N, C], a mask that is not bool [N], a temperature
-        that is not a positive scalar.
+      ValueError: logits that are not both of one shape [N, C], a mask that is not bool [N], weights that are not [N], a
+        temperature that is not a positive scalar.
 
     References:
       Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network, 2015. arXiv:1503.02531
     """
-    student, teacher, scale, mask = _prepare(student_logits, teacher_logits, temperature, where)
-    by_class = kl_last_axis(_two_class_logits(student), _two_class_logits(teacher), scale)
-    return scale**2 * mean_rows(jnp.sum(by_class, axis=-1), mask)
+    given = checked_logits(student_logits, teacher_logits, where, weights, temperature)
+    student, teacher = _two_class_logits(given.student), _two_class_logits(given.teacher)
+    return given.mean(jnp.sum(kl_last_axis(student, teacher, given.temperature), axis=-1))
 
 
-def _prepare(
-    student_logits: ArrayLike, teacher_logits: ArrayLike, temperature: ArrayLike, where: ArrayLike | None
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
-    """Checked, masked logits in working precision, the teacher's a constant; the temperature; the mask."""
-    student = real_array("student_logits", student_logits)
-    teacher = lax.stop_gradient(real_array("teacher_logits", teacher_logits))
-    check_same_shape("[N, C]", student_logits=student, teacher_logits=teacher)
-    check_temperature(temperature)
-    mask = check_where(where, len(student))
-    dtype = working_dtype(student, teacher)
-    student, teacher = (zero_rows(logits, mask).astype(dtype) for logits in (student, teacher))
-    return student, teacher, jnp.asarray(temperature, dtype), mask
+def logit_mse(
+    student_logits: ArrayLike,
+    teacher_logits: ArrayLike,
+    *,
+    centred: bool = False,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+) -> jax.Array:
+    """The student's logits are to equal the teacher's. For logits z::
+
+        mean_v  sum_c  (z_vc^s - z_vc^t)²
+
+    With `centred` each row is first taken less its mean over classes, which a softmax does not see either; then
+    `soft_target_kl` tends to this loss / (2 C) as T grows.
+
+    The paper has half of it. Public codes mostly take the mean over all entries, this loss / C.
+
+    Args:
+      student_logits: [N, C], any real dtype. Half precision is raised to float32.
+      teacher_logits: [N, C]. A constant: no gradient flows into it.
+      centred: whether a common shift of a row's logits is to have no influence.
+      where: bool [N], the rows to take the mean over; all where None. What other rows hold, NaN included, has
+        no influence.
+      weights: [N], non-negative, for a weighted mean over rows, such as a reliability of the teacher. A constant;
+        a row of weight 0 is left out.
+
+    Returns:
+      A non-negative scalar in squared logits, float32 (float64 where an input is). 0 with a zero gradient where no
+      row is left. A class in which both sides are the same infinity adds nothing unless `centred`; any other
+      infinite logit makes the loss inf or NaN.
+
+    Raises:
+      ValueError: logits that are not both of one shape [N, C], a mask that is not bool [N], weights that are not
+        [N].
+
+    References:
+      Ba, Caruana: Do Deep Nets Really Need to be Deep?, 2014. arXiv:1312.6184
+    """
+    given = checked_logits(student_logits, teacher_logits, where, weights)
+    equal = given.student == given.teacher  # also the infinite ones, whose difference is NaN
+    difference = jnp.where(equal, 0, given.student - jnp.where(equal, 0, given.teacher))
+    if centred:
+        difference = given.student - given.teacher
+        difference = difference - jnp.mean(difference, axis=-1, keepdims=True)
+    return given.mean(jnp.sum(jnp.square(difference), axis=-1))
 
 
 def _two_class_logits(logits: jax.Array) -> jax.Array:

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from hire_jax.losses._checks import Masks, Rows, check_typed_rows, two_sides
+from hire_jax.losses._checks import Masks, Rows, check_group_weights, check_typed_rows, two_sides
 from hire_jax.losses._divergence import kl_by_receiver
-from hire_jax.losses._edges import CheckedEdges, Edges, checked_edges, checked_ends, locate
+from hire_jax.losses._edges import CheckedEdges, Edges, EdgeType, checked_edges, checked_ends, locate
 from hire_jax.losses._reduce import mean_rows, not_folded, unit_rows, working_dtype, zero_rows
 
 Kernel = Literal["cosine", "rbf", "poly", "linear"]
@@ -71,7 +71,7 @@ def local_structure(
     s, t, mask = two_sides(student, teacher, where)
     rows = {"": s}, {"": t}, {"": mask}
     edges = {("", "", ""): checked_ends("", senders, receivers, len(s), len(s))}
-    return _local_structure(*rows, edges, kernel=kernel)
+    return _local_structure(*rows, edges, jnp.ones(1), kernel=kernel)
 
 
 def typed_local_structure(
@@ -81,6 +81,7 @@ def typed_local_structure(
     *,
     kernel: Kernel = "cosine",
     where: Mapping[str, ArrayLike] | None = None,
+    weights: Mapping[EdgeType, ArrayLike] | None = None,
 ) -> jax.Array:
     """`local_structure` of each relation of a heterogeneous graph, and the mean over relations.
 
@@ -98,13 +99,16 @@ def typed_local_structure(
       kernel: the similarity, as in `local_structure`.
       where: {node type: bool [N]}, the rows that count; a type without an entry counts as a whole. An edge counts
         where both its ends do. What other rows hold, NaN included, has no influence.
+      weights: {(source, relation, destination): non-negative scalar} for a weighted mean over relations; 1 where there
+        is no entry; constants.
 
     Returns:
       A non-negative scalar in nats, float32 (float64 where an input is). 0 with a zero gradient where no edge is
       left. An index outside its type raises where indices are known, and makes the loss NaN under `jax.jit`.
 
     Raises:
-      ValueError: an unknown kernel; no relation; types, row counts, widths, masks or edges that do not fit together.
+      ValueError: an unknown kernel; no relation; types, row counts, widths, masks, weights or edges that do not fit
+        together.
 
     References:
       Yang, Qiu, Song, Tao, Wang: Distilling Knowledge From Graph Convolutional Networks, 2020. arXiv:2003.10477
@@ -112,7 +116,9 @@ def typed_local_structure(
     _check_kernel(kernel)
     students, teachers, masks = check_typed_rows(student, teacher, where)
     teachers = {t: lax.stop_gradient(rows) for t, rows in teachers.items()}
-    return _local_structure(students, teachers, masks, checked_edges(edges, students), kernel=kernel)
+    relations = checked_edges(edges, students)
+    return _local_structure(students, teachers, masks, relations, check_group_weights(weights, list(relations)),
+                            kernel=kernel)
 
 
 def _check_kernel(kernel: str) -> None:
@@ -121,17 +127,20 @@ def _check_kernel(kernel: str) -> None:
 
 
 @partial(jax.jit, static_argnames="kernel")
-def _local_structure(student: Rows, teacher: Rows, where: Masks, edges: CheckedEdges, *, kernel: Kernel) -> jax.Array:
-    """Mean over relations of the mean over receivers."""
+def _local_structure(
+    student: Rows, teacher: Rows, where: Masks, edges: CheckedEdges, weights: jax.Array, *, kernel: Kernel
+) -> jax.Array:
+    """Weighted mean over relations of the mean over receivers."""
     dtype = working_dtype(*student.values(), *teacher.values())
     s = {a: zero_rows(rows, where[a]).astype(dtype) for a, rows in student.items()}
     t = {a: zero_rows(not_folded(rows), where[a]).astype(dtype) for a, rows in teacher.items()}
     if kernel == "cosine":
         s, t = ({a: unit_rows(rows) for a, rows in side.items()} for side in (s, t))
-    means, present = [], []
-    for (source, _, destination), (senders, receivers) in edges.items():
+    means, present, counted_weights = [], [], []
+    for ((source, _, destination), (senders, receivers)), weight in zip(edges.items(), weights, strict=True):
         if len(senders) == 0:
             continue
+        counted_weights.append(weight)
         if not (len(s[source]) and len(s[destination])):  # then every index is outside
             means.append(jnp.full((), jnp.nan, dtype))
             present.append(jnp.asarray(True))
@@ -146,7 +155,8 @@ def _local_structure(student: Rows, teacher: Rows, where: Masks, edges: CheckedE
         present.append(jnp.any(linked) | jnp.any(outside_from | outside_to))
     if not means:
         return jnp.zeros((), dtype)
-    return mean_rows(jnp.stack(means), jnp.stack(present))
+    of_relations = jnp.stack(counted_weights)
+    return mean_rows(jnp.stack(means), jnp.stack(present) & (of_relations != 0), of_relations)
 
 
 def _similarity(a: jax.Array, b: jax.Array, kernel: Kernel) -> jax.Array:

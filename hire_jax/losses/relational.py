@@ -10,8 +10,8 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from hire_jax.losses._all_pairs import all_pairs
-from hire_jax.losses._checks import Masks, Rows, check_typed_rows
-from hire_jax.losses._edges import CheckedEdges, Edges, checked_edges
+from hire_jax.losses._checks import Masks, Rows, check_group_weights, check_typed_rows
+from hire_jax.losses._edges import CheckedEdges, Edges, EdgeType, checked_edges
 from hire_jax.losses._reduce import mean_rows, not_folded, row_count, unit_rows, working_dtype, zero_rows
 
 Variant = Literal["all_pairs", "prototype", "edges"]
@@ -24,6 +24,7 @@ def type_pair_correlation(
     variant: Variant = "all_pairs",
     edges: Edges | None = None,
     where: Mapping[str, ArrayLike] | None = None,
+    weights: Mapping[str, ArrayLike] | Mapping[EdgeType, ArrayLike] | None = None,
 ) -> jax.Array:
     """HIRE's second-order term: the student keeps the teacher's correlations between node types.
 
@@ -53,6 +54,8 @@ def type_pair_correlation(
       edges: {(source, relation, destination): (senders int [E], receivers int [E])}; for `"edges"` only.
       where: {node type: bool [N]}, the rows that count; a type without an entry counts as a whole. An edge
         counts where both its ends do. What other rows hold, NaN included, has no influence.
+      weights: non-negative scalars for a weighted mean: {node type: w}, a pair of types weighing w_a w_b, or
+        {(source, relation, destination): w} for `"edges"`. 1 where there is no entry; constants.
 
     Returns:
       A scalar from 0 to 4 without unit, float32 (float64 where an input is). A pair or relation of which
@@ -67,7 +70,7 @@ def type_pair_correlation(
 
     Raises:
       ValueError: an unknown variant; `edges` missing, or given to another variant; fewer than two node types,
-        or no relation between different ones; types, row counts, widths, masks or edges that do not fit
+        or no relation between different ones; types, row counts, widths, masks, weights or edges that do not fit
         together.
 
     References:
@@ -85,14 +88,16 @@ def type_pair_correlation(
     teachers = {t: lax.stop_gradient(rows) for t, rows in teachers.items()}
 
     if edges is not None:
-        return _edges(students, teachers, masks, _between_types(edges, students))
+        relations = _between_types(edges, students)
+        return _edges(students, teachers, masks, relations, check_group_weights(weights, list(relations)))
+    of_types = check_group_weights(weights, list(students))
     if variant == "prototype":
-        return _prototype(students, teachers, masks)
-    return all_pairs(students, teachers, masks)
+        return _prototype(students, teachers, masks, of_types)
+    return all_pairs(students, teachers, masks, of_types)
 
 
 @jax.jit  # one compilation, also where the caller runs op by op
-def _prototype(student: Rows, teacher: Rows, where: Masks) -> jax.Array:
+def _prototype(student: Rows, teacher: Rows, where: Masks, weights: jax.Array) -> jax.Array:
     dtype = working_dtype(*student.values(), *teacher.values())
     counts = jnp.stack([row_count(len(rows), where[t], dtype) for t, rows in student.items()])
     teacher = {t: not_folded(rows) for t, rows in teacher.items()}
@@ -104,12 +109,15 @@ def _prototype(student: Rows, teacher: Rows, where: Masks) -> jax.Array:
         prototypes = unit_rows(jnp.stack(sums))
         return jnp.sum(prototypes[first] * prototypes[second], axis=-1)
 
-    present = (counts[first] > 0) & (counts[second] > 0)
-    return mean_rows(jnp.square(cosines(teacher) - cosines(student)), present)
+    of_pairs = weights[first] * weights[second]
+    present = (counts[first] > 0) & (counts[second] > 0) & (of_pairs != 0)
+    return mean_rows(jnp.square(cosines(teacher) - cosines(student)), present, of_pairs)
 
 
 @jax.jit
-def _edges(student: Rows, teacher: Rows, where: Masks, edges: CheckedEdges) -> jax.Array:
+def _edges(
+    student: Rows, teacher: Rows, where: Masks, edges: CheckedEdges, weights: jax.Array
+) -> jax.Array:
     dtype = working_dtype(*student.values(), *teacher.values())
     teacher = {t: not_folded(rows) for t, rows in teacher.items()}
     s, t = ({a: _units(rows, where[a], dtype) for a, rows in side.items()} for side in (student, teacher))
@@ -120,7 +128,7 @@ def _edges(student: Rows, teacher: Rows, where: Masks, edges: CheckedEdges) -> j
         of_teacher = jnp.sum(_take(t[source], senders) * _take(t[destination], receivers), axis=-1)
         means.append(mean_rows(jnp.square(of_teacher - of_student), counted))
         present.append(jnp.any(counted))
-    return mean_rows(jnp.stack(means), jnp.stack(present))
+    return mean_rows(jnp.stack(means), jnp.stack(present) & (weights != 0), weights)
 
 
 def _units(rows: jax.Array, where: jax.Array | None, dtype: np.dtype) -> jax.Array:

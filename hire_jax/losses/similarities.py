@@ -101,7 +101,7 @@ def global_structure(student: ArrayLike, teacher: ArrayLike, *, where: ArrayLike
     s, t, mask = two_sides(student, teacher, where)
     if len(s) == 0:
         return jnp.zeros((), working_dtype(s, t))
-    return all_pairs({"a": s, "b": s}, {"a": t, "b": t}, {"a": mask, "b": mask})
+    return all_pairs({"a": s, "b": s}, {"a": t, "b": t}, {"a": mask, "b": mask}, jnp.ones(2))
 
 
 @partial(jax.jit, static_argnames=("order", "block_entries"))

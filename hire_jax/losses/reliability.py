@@ -1,0 +1,91 @@
+"""How far each row of a teacher is to be trusted: for `weights=` of the losses."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+
+from hire_jax.losses._checks import check_temperature, real_array
+from hire_jax.losses._reduce import working_dtype
+
+
+def entropy_reliability(teacher_logits: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax.Array:
+    """1 where the teacher is sure of one class, 0 where it takes all for equally likely.
+
+    With `p = softmax(z / T)` over C classes::
+
+        1 + sum_c p_vc log p_vc / log C
+
+    Being sure is not being right: a teacher that is sure of wrong classes is trusted too. `correctness_reliability`
+    looks at the labels, where there are any.
+
+    Args:
+      teacher_logits: [N, C], any real dtype, C of at least 2.
+      temperature: T > 0, without unit; a number or a scalar array.
+
+    Returns:
+      [N] from 0 to 1, float32 (float64 where the input is). A constant: no gradient flows into it.
+
+    Raises:
+      ValueError: logits that are not [N, C] with C of at least 2, a temperature that is not a positive scalar.
+
+    References:
+      Kwon, Na, Lee, Kim: Adaptive Knowledge Distillation Based on Entropy, ICASSP 2020, weighs several teachers so.
+    """
+    logits = _checked(teacher_logits)
+    check_temperature(temperature)
+    log_p = jax.nn.log_softmax(logits / temperature)
+    p = jnp.exp(log_p)
+    entropy = -jnp.sum(p * jnp.where(p > 0, log_p, 0), axis=-1)
+    return jnp.clip(1 - entropy / math.log(logits.shape[1]), 0, 1)
+
+
+def correctness_reliability(
+    teacher_logits: ArrayLike, labels: ArrayLike, *, wrong: float = 0.0, unlabelled: float = 1.0
+) -> jax.Array:
+    """1 where the teacher's most probable class is the label, `wrong` where it is not.
+
+    Only nodes whose labels may be known are to have one in `labels`: those of validation and test nodes are to be
+    negative, or the student sees them through its weights.
+
+    Args:
+      teacher_logits: [N, C], any real dtype, C of at least 2.
+      labels: int [N], or [N, C] of 0 and 1 for several labels a node, where the reliability is `wrong` + (1 -
+        `wrong`) times the share of classes whose logit has the right sign. Negative means unlabelled.
+      wrong: reliability of a wrong row, 0 or more.
+      unlabelled: reliability of a row without a label, 0 or more.
+
+    Returns:
+      [N], float32 (float64 where the logits are). A constant.
+
+    Raises:
+      ValueError: logits that are not [N, C] with C of at least 2, labels that are neither int [N] nor int [N, C], a
+        reliability below 0.
+
+    References:
+      Our reading of reliability by correctness; as a filter of teachers' errors it is old.
+    """
+    logits = _checked(teacher_logits)
+    known = jnp.asarray(labels)
+    if known.shape not in (logits.shape[:1], logits.shape) or not jnp.issubdtype(known.dtype, jnp.integer):
+        raise ValueError(
+            f"labels: expected int {logits.shape[:1]} or {logits.shape}, got {known.dtype} {known.shape}"
+        )
+    for name, value in (("wrong", wrong), ("unlabelled", unlabelled)):
+        if not value >= 0:
+            raise ValueError(f"{name}: expected a number of at least 0, got {value!r}")
+    if known.ndim == 1:
+        right, labelled = (jnp.argmax(logits, axis=-1) == known).astype(logits.dtype), known >= 0
+    else:
+        right = jnp.mean((logits > 0) == (known > 0), axis=-1, dtype=logits.dtype)
+        labelled = jnp.all(known >= 0, axis=-1)
+    return jnp.where(labelled, wrong + (1 - wrong) * right, unlabelled)
+
+
+def _checked(teacher_logits: ArrayLike) -> jax.Array:
+    logits = lax.stop_gradient(real_array("teacher_logits", teacher_logits))
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        raise ValueError(f"teacher_logits: expected shape [N, C] with C of at least 2, got {logits.shape}")
+    return logits.astype(working_dtype(logits))

@@ -13,6 +13,7 @@ from hire_jax.losses import attention_transfer, soft_target_kl
 
 
 def init(key, width):
+    """Three convolutions and a head."""
     shapes = (9, width), (9 * width, width), (9 * width, width), (width, 6)
     return [jax.random.normal(k, s) * (2 / s[0]) ** 0.5 for k, s in zip(jax.random.split(key, 4), shapes, strict=True)]
 
@@ -27,11 +28,11 @@ def apply(params, x):
 
 
 def main(steps: int = 300, seeds: int = 5, weight: float = 1.0):
+    """Prints, and returns by name, the scores of teacher, plain and distilled student: [seeds] each."""
     def run(key):
         data_key, model_key, batch_key = jax.random.split(key, 3)
         x, y = data.shapes(data_key, 3000)
         batches = jax.random.randint(batch_key, (steps, 64), 0, 2000)
-
         def supervised(params, rows):
             return cross_entropy(apply(params, x[rows])[0], y[rows])
 
@@ -43,7 +44,6 @@ def main(steps: int = 300, seeds: int = 5, weight: float = 1.0):
                 attention = jax.vmap(attention_transfer)(maps, teacher_maps[batch]).mean()
                 gap = soft_target_kl(logits, teacher_logits[batch]) + maps.shape[1] * attention
                 return supervised(params, slice(60)) + weight * gap
-
             params = fit(init(model_key, 6), loss, batches)
             return accuracy(apply(params, x[2000:])[0], y[2000:])
 

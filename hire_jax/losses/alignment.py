@@ -18,13 +18,14 @@ def linear_cka(student: ArrayLike, teacher: ArrayLike, *, where: ArrayLike | Non
 
         1 - ||S' T||_F² / (||S' S||_F ||T' T||_F)
 
-    A rotation or a common factor of either side changes nothing, and widths may differ. The kernels S S' are
-    [N, N]; the form above needs the features' covariances only: O(N (D_s + D_t)²) time and no memory beyond the
-    features' size.
+    A rotation or a common factor of either side changes nothing. The kernels S S' are [N, N]; the form above needs
+    the features' covariances only.
 
-    CKA is used to compare trained networks, where the index itself is reported; it is 1 less this loss. It is
-    the estimate of the paper, which for few rows lies above the true alignment; some codes have an unbiased
-    one.
+    Cost: O(N (D_s + D_t)²) time, O((N + D_s + D_t) (D_s + D_t)) memory.
+    Use: where widths differ and the rows' similarities are to agree as a whole, whatever the basis and the scale.
+    Pitfalls: CKA is used to compare trained networks, where the index itself is reported; it is 1 less this loss. It is
+      the estimate of the paper, which for few rows lies above the true alignment, so small batches look more aligned
+      than they are; some codes have an unbiased one.
 
     Args:
       student: [N, D_s], any real dtype. Half precision is raised to float32, and products are taken at the
@@ -44,7 +45,7 @@ def linear_cka(student: ArrayLike, teacher: ArrayLike, *, where: ArrayLike | Non
 
     References:
       Kornblith, Norouzi, Lee, Hinton: Similarity of Neural Network Representations Revisited, 2019.
-      arXiv:1905.00414
+        arXiv:1905.00414
     """
     students, teachers, mask = two_sides(student, teacher, where)
     return _linear_cka(students, teachers, mask)

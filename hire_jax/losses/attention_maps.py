@@ -28,8 +28,12 @@ def attention_map_kl(
         mean_i  mean_h  sum_{e into i}  a_eh^t (log a_eh^t - log a_eh^s)
 
     with the mean over receivers i that have an edge. Where the two have different numbers of heads, each side's
-    weights are first averaged over its heads. This is our reading of GKEDM's attention distillation. O(E H) time
-    and memory.
+    weights are first averaged over its heads. This is our reading of GKEDM's attention distillation.
+
+    Cost: O(N + E (H_s + H_t)) time and memory, N = `num_receivers`.
+    Use: where both are attention models on the same edges, and the teacher's choice of neighbours is to be kept.
+    Pitfalls: that weights sum to 1 over the edges into a node is not looked at; scores before the softmax give a number
+      without meaning. With equal numbers of heads, head h is compared with head h, though heads have no order.
 
     Args:
       student_attention: [E, H_s] weights of at least 0, any real dtype. Half precision is raised to float32. Before
@@ -43,9 +47,8 @@ def attention_map_kl(
 
     Returns:
       A scalar in nats, float32 (float64 where an input is). 0 with a zero gradient where no edge is left, and
-      exactly 0 for equal weights. Not negative but for rounding, given weights that sum to 1; that they do is not
-      looked at. An index outside [0, num_receivers) raises where indices are known, and makes the loss NaN under
-      `jax.jit`.
+      exactly 0 for equal weights. Not negative but for rounding, given weights that sum to 1. An index outside
+      [0, num_receivers) raises where indices are known, and makes the loss NaN under `jax.jit`.
 
     Raises:
       ValueError: weights that are not [E, H] of one E, receivers that are not int [E] within [0, num_receivers), a
@@ -53,7 +56,7 @@ def attention_map_kl(
 
     References:
       Wu: Attention is all you need for boosting graph convolutional neural network, 2024, which names it GKEDM.
-      arXiv:2403.15419
+        arXiv:2403.15419
     """
     student = real_array("student_attention", student_attention)
     teacher = lax.stop_gradient(real_array("teacher_attention", teacher_attention))

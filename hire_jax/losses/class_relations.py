@@ -20,17 +20,19 @@ def dist(
 ) -> jax.Array:
     """The student's class probabilities are to correlate with the teacher's, not to equal them.
 
-    A teacher much stronger than its student has sharper probabilities than the student can reach; Pearson's
-    correlation r leaves their scale and offset free. With `P = softmax(Z / T)` [N, C]::
+    Pearson's correlation r leaves the scale and the offset of probabilities free. With `P = softmax(Z / T)` [N, C]::
 
         T² · [ inter · mean_v (1 - r(P_v,:^s, P_v,:^t))  +  intra · mean_c (1 - r(P_:,c^s, P_:,c^t)) ]
 
-    inter: the classes of one node; intra: one class over all nodes that count. The second is a property of all rows
-    together, so in mini-batches it depends on the batch.
+    inter: the classes of one node; intra: one class over all nodes that count.
 
     1 - r is computed as half the squared distance of centred unit rows, and probabilities less 1/C without a
-    subtraction, so the loss keeps its digits near agreement and at a high temperature. The authors' code subtracts,
-    and adds 1e-8 to the norms.
+    subtraction, so the loss keeps its digits near agreement and at a high temperature.
+
+    Cost: O(N C) time and memory.
+    Use: for a teacher much stronger than its student, with sharper probabilities than the student can reach.
+    Pitfalls: the second term is a property of all rows together, so in mini-batches it depends on the batch. The
+      authors' code subtracts where digits are lost, and adds 1e-8 to the norms.
 
     Args:
       student_logits: [N, C], any real dtype. Half precision is raised to float32.

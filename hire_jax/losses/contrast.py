@@ -35,13 +35,17 @@ def contrastive(
     Row v's positive is the teacher's row v and its negatives are all other teacher rows; student rows are not
     compared with each other, nor is the roles' exchange added.
 
-    All N² cosines are taken, O(N² D) time, and taken again for the gradient. The matrix [N, N] is kept in neither
-    pass: rows are worked through in blocks, so memory is O(N D) and some blocks of 4 million cosines (61 MB at
-    20,000 rows of width 64, gradient included). `sample` bounds the time.
-
-    The public code of G-CRD has τ = 0.075 and draws 8192 rows where there are more; otherwise it is the same.
     CRD itself compares with a buffer of past features in place of the batch and sums a noise-contrastive
     estimate of both directions.
+
+    Cost: O(N² D) time, O(N D) memory and some blocks of 4 million cosines. That is 61 MB at 20,000 rows of width 64,
+      gradient included. All N² cosines are taken, and taken again for the gradient; the matrix is kept in neither pass.
+      `sample` bounds the time.
+    Use: where it matters that each node can be told from all others, more than that features are equal; no labels are
+      needed.
+    Pitfalls: both sides need one width. The value is not 0 at student = teacher, and with fewer negatives it is
+      smaller, by about the logarithm of the rows' ratio, so it depends on the batch and on `sample`. The public code of
+      G-CRD has τ = 0.075 and draws 8192 rows where there are more; otherwise it is the same.
 
     Args:
       student: [N, D], any real dtype. Half precision is raised to float32. The caller projects a student of
@@ -51,14 +55,13 @@ def contrastive(
       where: bool [N], the rows that count, as positives and as negatives; all where None. What other rows
         hold, NaN included, has no influence.
       sample: take this many rows, drawn without replacement from those inside `where` (all of them where there
-        are fewer), in place of all. From 1 to N. A loss of fewer negatives is smaller: about the logarithm of
-        the rows' ratio.
+        are fewer), in place of all. From 1 to N.
       key: a `jax.random` key for the draw; with `sample` only.
 
     Returns:
       A non-negative scalar in nats, float32 (float64 where an input is). About log of the number of rows at
-      random features; not 0 at student = teacher. 0 with a zero gradient where no row or only one is left. A
-      row of zeros has cosine 0 with all others, and the student's has a zero gradient.
+      random features. 0 with a zero gradient where no row or only one is left. A row of zeros has cosine 0 with
+      all others, and the student's has a zero gradient.
 
     Raises:
       ValueError: features that are not both of one shape [N, D], a mask that is not bool [N], a temperature

@@ -28,12 +28,14 @@ def decoupled_kd(
         T² · mean_v  [ alpha · TCKD_v + beta · NCKD_v ]
         TCKD = KL( (p_y^t, 1 - p_y^t) || (p_y^s, 1 - p_y^s) );      NCKD = KL( p^^t || p^^s )
 
-    `soft_target_kl` is TCKD + (1 - p_y^t) NCKD: there a sure teacher silences what it knows of the other classes.
-    It is computed by this identity, as alpha KL + (beta - alpha (1 - p_y^t)) NCKD.
+    `soft_target_kl` is TCKD + (1 - p_y^t) NCKD, and the loss is computed by this identity, as
+    alpha KL + (beta - alpha (1 - p_y^t)) NCKD.
 
-    The authors' code takes the other classes' softmax by subtracting 1000 from the true class's logit, and the sum
-    over the batch divided by its size, as here. Its weights are 1 and 8 at T = 4 in most settings, and it raises
-    the loss over the first epochs; so a schedule may.
+    Cost: O(N C) time and memory.
+    Use: where the teacher is sure of most rows: in `soft_target_kl` that silences what it knows of the other classes.
+    Pitfalls: the authors' weights are 1 and 8 at T = 4 in most settings, and they raise the loss over the first epochs;
+      here a schedule may. Their code takes the other classes' softmax by subtracting 1000 from the true class's logit;
+      the reduction is as here. Of two classes there is no other to tell apart, and NCKD is 0.
 
     Args:
       student_logits: [N, C], any real dtype, C of at least 2. Half precision is raised to float32.

@@ -19,13 +19,17 @@ def reverse_kl(
 ) -> jax.Array:
     """Kullback-Leibler divergence from the student's softened class probabilities to the teacher's.
 
-    The roles of `soft_target_kl` exchanged: the student is to put no probability where the teacher has little, and
-    may leave out what the teacher also allows (mode-seeking). With `p = softmax(z / T)`::
+    The roles of `soft_target_kl` exchanged: the student is to put no probability where the teacher has little (it is
+    mode-seeking). With `p = softmax(z / T)`::
 
         T² · mean_v  sum_c  p_vc^s (log p_vc^s - log p_vc^t)
 
-    Where the two are near, both directions agree to second order. Public codes leave T² out more often here than
-    in the usual direction.
+    Where the two are near, both directions agree to second order.
+
+    Cost: O(N C) time and memory.
+    Use: for a student too small to follow the teacher's whole distribution: it may then keep to the likely classes.
+    Pitfalls: what the teacher also allows may be left out, at little cost. Public codes leave T² out more often here
+      than in the usual direction.
 
     Args:
       student_logits: [N, C], any real dtype. Half precision is raised to float32.
@@ -67,11 +71,14 @@ def jensen_shannon(
 
         T² · mean_v  1/2 sum_c [ p_vc^t log(p_vc^t / m_vc) + p_vc^s log(p_vc^s / m_vc) ]
 
-    Near agreement it is a quarter of `soft_target_kl`. Its gradient vanishes in classes that only one side
-    allows, so a student that starts far from a confident teacher learns slowly.
-
     It is computed as 1/2 sum_c m_c [ (1+u) log(1+u) + (1-u) log(1-u) ] with u = (p^t - p^s) / (p^t + p^s), in which
-    no term is negative; the form above, which public codes have, loses its digits where the sides are near.
+    no term is negative.
+
+    Cost: O(N C) time and memory.
+    Use: where a bound is wanted, so that no row, however far from the teacher, outweighs the others.
+    Pitfalls: near agreement it is a quarter of `soft_target_kl`, so the weight is another. Its gradient vanishes in
+      classes that only one side allows, so a student that starts far from a confident teacher learns slowly. The form
+      above, which public codes have, loses its digits where the sides are near.
 
     Args:
       student_logits: [N, C], any real dtype. Half precision is raised to float32.
@@ -92,7 +99,8 @@ def jensen_shannon(
         [N], a temperature that is not a positive scalar.
 
     References:
-      Lin: Divergence measures based on the Shannon entropy, IEEE Transactions on Information Theory, 1991.
+      Lin: Divergence measures based on the Shannon entropy, IEEE Transactions on Information Theory, 1991; no arXiv
+        id, being older than arXiv.
       Agarwal et al.: On-Policy Distillation of Language Models, 2023, for distillation. arXiv:2306.13649
     """
     given = checked_logits(student_logits, teacher_logits, where, weights, temperature)

@@ -29,8 +29,11 @@ def hint(
     The mean goes over features as well as rows, so that a weight fits features of any width; multiply by D for
     the sum.
 
-    Public codes differ. The paper has half the squared norm, summed over all entries; most codes have the mean
-    over all entries, as here, those for graphs often of normalised rows.
+    Cost: O(N D) time and memory.
+    Use: where a hidden layer of the student is to take over the teacher's features as they are.
+    Pitfalls: both sides need one width. The paper has half the squared norm, summed over all entries; most public codes
+      have the mean over all entries, as here, those for graphs often of normalised rows. Unless `normalise`, the weight
+      depends on the features' scale.
 
     Args:
       student: [N, D], any real dtype. Half precision is raised to float32. Where the student is narrower, the
@@ -68,12 +71,14 @@ def attention_transfer(
 
         a_v = sum_c |h_vc|^power;     mean_v  (a_v^s / ||a^s|| - a_v^t / ||a^t||)²
 
-    The whole map a has norm 1, so the loss is at most 2 / N and shrinks as rows
-    are added: the weight is to grow with N.
-
     In the paper the map is over the pixels of one image and the norm of the difference is taken; its public
     code, like this, takes the mean square, and its mean over channels is the same after normalisation. Here
     nodes take the pixels' place, and all N rows form one map.
+
+    Cost: O(N (D_s + D_t)) time and memory.
+    Use: where widths differ and it is enough that the same nodes stand out; which features do so is left free.
+    Pitfalls: the whole map a has norm 1, so the loss is at most 2 / N and shrinks as rows are added: the weight is to
+      grow with N, and in mini-batches the map depends on the batch.
 
     Args:
       student: [N, D_s], any real dtype. Half precision is raised to float32.
@@ -107,11 +112,13 @@ def cosine_embedding(
 
         mean_v  [1 - h_v^s · h_v^t / (||h_v^s|| ||h_v^t||)]
 
-    It is half the squared distance of unit rows, D / 2 times `hint` with `normalise=True`, and is computed so:
-    the subtraction from 1 would leave no digits where the rows are near each other.
+    It is half the squared distance of unit rows, D / 2 times `hint` with `normalise=True`, and is computed so.
 
-    `torch.nn.CosineEmbeddingLoss` with target 1 has the same value but for zero rows, where an epsilon in its
-    norms decides.
+    Cost: O(N D) time and memory.
+    Use: where the direction of the teacher's rows matters and their length does not.
+    Pitfalls: both sides need one width. A subtraction from 1, as the formula has it, leaves no digits where the rows
+      are near each other. `torch.nn.CosineEmbeddingLoss` with target 1 has the same value but for zero rows, where an
+      epsilon in its norms decides.
 
     Args:
       student: [N, D], any real dtype. Half precision is raised to float32. The caller projects a narrower
@@ -150,10 +157,12 @@ def vid(
 
         mean_v  sum_c  1/2 [ log σ_c² + (t_vc - μ_vc)² / σ_c² ]
 
-    A feature that the student cannot predict gets a large variance and then little weight.
-
-    Public codes differ: the one in RepDistiller has the variance softplus(a) + 1e-5 of a parameter a, and the
-    mean over features, this loss / D.
+    Cost: O(N D) time and memory.
+    Use: where the student cannot predict all of the teacher's features: such a one gets a large variance and then
+      little weight.
+    Pitfalls: `log_variance` is a parameter: left out of the optimiser, it never learns which features to give up. The
+      public code in RepDistiller has the variance softplus(a) + 1e-5 of a parameter a, and the mean over features, this
+      loss / D.
 
     Args:
       student_mean: μ [N, D], any real dtype, the caller's projection of the student's features to the
@@ -173,7 +182,7 @@ def vid(
 
     References:
       Ahn, Hu, Damianou, Lawrence, Dai: Variational Information Distillation for Knowledge Transfer, 2019.
-      arXiv:1904.05835
+        arXiv:1904.05835
     """
     students, teachers, mask = two_sides(student_mean, teacher, where, one_width=True, name="student_mean")
     variances = real_array("log_variance", log_variance)

@@ -26,9 +26,10 @@ def soft_target_kl(
     The factor T² keeps the gradient's size about the same when T changes. At high T the loss tends to half
     the variance over classes of the logits' difference.
 
-    Public codes differ. A mean over all entries (`reduction="mean"` of a KL loss) divides by the number of
-    classes as well; some leave T² out, and their weight must then be tuned anew for each T. Here neither is
-    done.
+    Cost: O(N C) time and memory.
+    Use: the usual first term, where each row has one class. `bernoulli_kl` is its form for several.
+    Pitfalls: a mean over all entries (`reduction="mean"` of a KL loss) divides by the number of classes as well; other
+      public codes leave T² out, and their weight must then be tuned anew for each T. Here neither is done.
 
     Args:
       student_logits: [N, C], any real dtype. Half precision is raised to float32.
@@ -72,9 +73,12 @@ def bernoulli_kl(
         T² · mean_v  sum_c  [ q_vc^t log(q_vc^t / q_vc^s) + (1 - q_vc^t) log((1 - q_vc^t) / (1 - q_vc^s)) ]
 
     The paper treats exclusive classes; this is its divergence for the sigmoid outputs of multi-label data.
-    Public codes often take the binary cross-entropy against `q^t` instead. Its gradient is the same, but it
-    contains the teacher's entropy and so does not reach 0 at the teacher. A mean over classes is common too;
-    here they are summed.
+
+    Cost: O(N C) time and memory.
+    Use: where a row may have several labels, or none, and the supervised loss is a binary cross-entropy too.
+    Pitfalls: public codes often take the binary cross-entropy against `q^t` instead. Its gradient is the same, but it
+      contains the teacher's entropy and so does not reach 0 at the teacher. A mean over classes is common too; here
+      they are summed, and the loss grows with C.
 
     Args:
       student_logits: [N, C], any real dtype. Half precision is raised to float32.
@@ -117,7 +121,10 @@ def logit_mse(
     With `centred` each row is first taken less its mean over classes, which a softmax does not see either; then
     `soft_target_kl` tends to this loss / (2 C) as T grows.
 
-    The paper has half of it. Public codes mostly take the mean over all entries, this loss / C.
+    Cost: O(N C) time and memory.
+    Use: where logits themselves are to be met and no temperature is to be chosen; `centred` where they feed a softmax.
+    Pitfalls: the paper has half of it, and public codes mostly take the mean over all entries, this loss / C: a weight
+      taken from them does not fit here. Without `centred` a shift that changes no class probability costs something.
 
     Args:
       student_logits: [N, C], any real dtype. Half precision is raised to float32.

@@ -33,22 +33,22 @@ def local_structure(
         p_e = softmax over the edges into i of k(h_i, h_j(e))
         mean_i  sum_e  p_e^t (log p_e^t - log p_e^s)
 
-    with the mean over receivers that have an edge, and `kernel`
+    with the mean over receivers that have an edge, and k(a, b) by `kernel`::
 
-    - `"cosine"`: cos(a, b), 0 with a row of zeros;
-    - `"rbf"`: exp(-||a - b||² / 2);
-    - `"poly"`: (a · b)²;
-    - `"linear"`: a · b.
+        "cosine"  cos(a, b), 0 with a row of zeros        "poly"    (a · b)²
+        "rbf"     exp(-||a - b||² / 2)                    "linear"  a · b
 
     An edge given twice counts twice, and a self loop is an edge. A receiver with one edge adds 0.
-    O(E (d_s + d_t)) time and memory.
 
-    Public codes differ in the reduction: a KL loss may sum over all edges, or take the mean over edges, which gives
-    each receiver a weight that depends on the graph's mean degree. Here the mean is over receivers.
+    Cost: O((N + E) (D_s + D_t)) time and memory.
+    Use: on graphs of one relation, where widths differ and each node is to keep which neighbours it is most like.
+    Pitfalls: public codes differ in the reduction: a KL loss may sum over all edges, or take the mean over edges, which
+      gives each receiver a weight that depends on the graph's mean degree. Here the mean is over receivers. `"poly"`
+      and `"linear"` are unbounded: a similarity that overflows gives NaN.
 
     Args:
-      student: [N, d_s], any real dtype. Half precision is raised to float32.
-      teacher: [N, d_t]. A constant: no gradient flows into it.
+      student: [N, D_s], any real dtype. Half precision is raised to float32.
+      teacher: [N, D_t]. A constant: no gradient flows into it.
       senders: int [E], each edge's source row, in any order.
       receivers: int [E], each edge's destination row.
       kernel: the similarity, as above.
@@ -57,8 +57,7 @@ def local_structure(
 
     Returns:
       A non-negative scalar in nats, float32 (float64 where an input is). 0 with a zero gradient where no edge is
-      left. An index outside [0, N) raises where indices are known, and makes the loss NaN under `jax.jit`. `"poly"`
-      and `"linear"` are unbounded: a similarity that overflows gives NaN.
+      left. An index outside [0, N) raises where indices are known, and makes the loss NaN under `jax.jit`.
 
     Raises:
       ValueError: arrays that are not [N, width] of one N, an unknown kernel, edges that are not two int [E] within
@@ -85,16 +84,23 @@ def typed_local_structure(
 ) -> jax.Array:
     """`local_structure` of each relation of a heterogeneous graph, and the mean over relations.
 
-    A node's incoming edges are compared within each relation on its own: for relation r with edges from type a to
-    type b, the mean over nodes of b that have an edge of r of the divergence that `local_structure` gives; then the
-    mean over relations of which an edge counts. Relations within one type take part.
+    A node's incoming edges are compared within each relation on its own. With p_e = softmax over the edges e of
+    relation r into node i of the kernel of e's ends, as in `local_structure`::
 
-    The paper treats graphs with one relation; a softmax over the edges of all relations into a node would be the
-    other extension, and let the relation with most edges dominate. O(edges · (d_s + d_t)) time and memory.
+        mean_r  mean_i  sum_e  p_e^t (log p_e^t - log p_e^s)
+
+    with the mean over nodes i that have an edge of r, then over relations of which an edge counts. Relations within
+    one type take part.
+
+    Cost: O((N + E) (D_s + D_t)) time and memory, N and E of all types and relations.
+    Use: `local_structure` on heterogeneous graphs, where each relation is to have its say however many edges it has.
+    Pitfalls: the paper treats graphs with one relation; a softmax over the edges of all relations into a node would be
+      the other extension, and let the relation with most edges dominate. A relation and its reverse are two relations,
+      and both count.
 
     Args:
-      student: {node type: [N, d_s]}, any real dtype, one d_s for all types. Half precision is raised to float32.
-      teacher: {node type: [N, d_t]}, the same types and N. A constant: no gradient flows into it.
+      student: {node type: [N, D_s]}, any real dtype, one D_s for all types. Half precision is raised to float32.
+      teacher: {node type: [N, D_t]}, the same types and N. A constant: no gradient flows into it.
       edges: {(source, relation, destination): (senders int [E], receivers int [E])}, at least one relation.
       kernel: the similarity, as in `local_structure`.
       where: {node type: bool [N]}, the rows that count; a type without an entry counts as a whole. An edge counts

@@ -28,28 +28,34 @@ def type_pair_correlation(
 ) -> jax.Array:
     """HIRE's second-order term: the student keeps the teacher's correlations between node types.
 
-    Cosines are compared, not embeddings, so the student may be narrower than the teacher. Let H^_a be the
-    rows of an embedding H_a [N_a, d] divided by their norms; t and s stand for teacher and student. Over
-    unordered pairs of types a != b:
+    Cosines are compared, not embeddings. Let H^_a be the rows of an embedding H_a [N_a, D] divided by their norms,
+    C_ab = H^_a H^_b' [N_a, N_b], p_a the mean of H^_a's rows, and (u, v) the edges of a relation r from type a to
+    type b; t and s stand for teacher and student. By `variant`::
 
-    - `"all_pairs"`: every node of a with every node of b, `C_ab = H^_a H^_b'`; the mean over pairs of
-      `||C_ab^t - C_ab^s||_F² / (N_a N_b)`. Exact, but C_ab [N_a, N_b] is never formed:
-      O((N_a + N_b)(d_t + d_s)²) time, and no memory of an embedding's size but for the gradient.
-    - `"prototype"`: one vector a type, p_a = the mean of H^_a's rows; the mean over pairs of
-      `(cos(p_a^t, p_b^t) - cos(p_a^s, p_b^s))²`.
-    - `"edges"`: linked nodes only. For each relation (a, r, b) the mean over its edges (u, v) of the squared
-      difference of `H^_a[u] · H^_b[v]` between t and s; then the mean over relations. Relations within one
-      type are left out, because the term is about different types. A relation and its reverse are two
-      relations, each with its own term: give one of them to count every link once.
+        "all_pairs"  mean_ab  ||C_ab^t - C_ab^s||_F² / (N_a N_b)
+        "prototype"  mean_ab  (cos(p_a^t, p_b^t) - cos(p_a^s, p_b^s))²
+        "edges"      mean_r  mean_uv  (C_ab[u, v]^t - C_ab[u, v]^s)²
+
+    - `"all_pairs"`: every node of a with every node of b, the mean over unordered pairs of types a != b. Exact, but
+      C_ab is never formed.
+    - `"prototype"`: one vector a type, the mean over the same pairs.
+    - `"edges"`: linked nodes only. Relations within one type are left out, because the term is about different types.
 
     This is our reading, after the abstract's description: the paper's formulas were not at hand, and no
-    public code of it exists. Public codes of related losses, such as similarity preserving, form the matrix
-    of one type within a batch and normalise its rows instead of the embeddings'.
+    public code of it exists.
+
+    Cost: `"all_pairs"` O(N (D_s + D_t)²) time and no memory of an embedding's size but for the gradient, `"prototype"`
+      O(N (D_s + D_t)) and `"edges"` O((N + E) (D_s + D_t)) time and memory, N and E of all types and relations.
+    Use: on heterogeneous graphs, for what the teacher knows of one type's nodes in terms of another's; the student may
+      be narrower than the teacher.
+    Pitfalls: in `"edges"` a relation and its reverse are two relations, each with its own term: give one of them to
+      count every link once. Public codes of related losses, such as similarity preserving, form the matrix of one type
+      within a batch and normalise its rows instead of the embeddings'.
 
     Args:
-      student: {node type: [N, d_s]}, any real dtype, one d_s for all types. Half precision is raised to
+      student: {node type: [N, D_s]}, any real dtype, one D_s for all types. Half precision is raised to
         float32, and products are taken at the highest precision, because small differences are compared.
-      teacher: {node type: [N, d_t]}, the same types and N. A constant: no gradient flows into it.
+      teacher: {node type: [N, D_t]}, the same types and N. A constant: no gradient flows into it.
       variant: which nodes are compared, as above.
       edges: {(source, relation, destination): (senders int [E], receivers int [E])}; for `"edges"` only.
       where: {node type: bool [N]}, the rows that count; a type without an entry counts as a whole. An edge
@@ -75,7 +81,7 @@ def type_pair_correlation(
 
     References:
       HIRE: Distilling High-order Relational Knowledge From Heterogeneous Graph Neural Networks.
-      Neurocomputing 507, 2022. arXiv:2207.11887
+        Neurocomputing 507, 2022. arXiv:2207.11887
     """
     if variant not in get_args(Variant):
         raise ValueError(f"variant: expected one of {get_args(Variant)}, got {variant!r}")

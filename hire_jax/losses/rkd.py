@@ -38,15 +38,17 @@ def rkd_distance(
     The mean is over all n² ordered pairs, a row with itself included, which adds 0. Each side may be moved,
     rotated and scaled without effect.
 
-    Distances are sums of squared differences, not taken from a Gram matrix, whose subtraction leaves no digit of
-    small ones. O(n² (d_s + d_t)) time; a block of differences is held, never an [n, n] matrix.
+    Distances are sums of squared differences, not taken from a Gram matrix.
 
-    The authors' code takes squared distances from a Gram matrix and raises them to at least 1e-12, so that equal
-    rows have distance 1e-6 and count among the positive ones. Here their distance and its gradient are 0.
+    Cost: O(N² (D_s + D_t)) time, O(N (D_s + D_t)) memory and a block of differences.
+    Use: where widths differ and the nodes' distances to each other are to be kept, up to a common factor.
+    Pitfalls: quadratic, so more than 16,384 rows want `sample`. The authors' code takes squared distances from a Gram
+      matrix, whose subtraction leaves no digit of small ones, and raises them to at least 1e-12, so that equal rows
+      have distance 1e-6 and count among the positive ones. Here their distance and its gradient are 0.
 
     Args:
-      student: [N, d_s], any real dtype. Half precision is raised to float32.
-      teacher: [N, d_t]. A constant: no gradient flows into it.
+      student: [N, D_s], any real dtype. Half precision is raised to float32.
+      teacher: [N, D_t]. A constant: no gradient flows into it.
       where: bool [N], the rows that count; all where None. What other rows hold, NaN included, has no influence.
       sample: number of rows, from 1 to N, to which the loss is confined, drawn from those that count without
         replacement (all of them where there are fewer); all rows where None.
@@ -85,11 +87,15 @@ def rkd_angle(
     code, and add 0; those with j = k add 0 unless the rows i and j are equal on one side. Each side may be moved,
     rotated and scaled without effect.
 
-    O(n³ (d_s + d_t)) time: hence at most 256 rows. An [n, n] matrix, of one i at a time, is held.
+    Cost: O(N³ (D_s + D_t)) time, O(N (N + D_s + D_t)) memory. An [N, N] matrix, of one i at a time, is held.
+    Use: beside `rkd_distance` or in its place, where the directions between nodes matter more than how far apart they
+      are; widths may differ.
+    Pitfalls: cubic, so more than 256 rows want `sample`. The gradient is that of a loss that depends on directions: it
+      grows as two rows approach each other, and is 0 where they meet.
 
     Args:
-      student: [N, d_s], any real dtype. Half precision is raised to float32.
-      teacher: [N, d_t]. A constant: no gradient flows into it.
+      student: [N, D_s], any real dtype. Half precision is raised to float32.
+      teacher: [N, D_t]. A constant: no gradient flows into it.
       where: bool [N], the rows that count; all where None. What other rows hold, NaN included, has no influence.
       sample: number of rows, from 1 to N, to which the loss is confined, drawn from those that count without
         replacement (all of them where there are fewer); all rows where None.
@@ -97,8 +103,7 @@ def rkd_angle(
 
     Returns:
       A scalar from 0 to 1.5 without unit, float32 (float64 where an input is). 0 with a zero gradient where no row
-      is left. The gradient is that of a loss that depends on directions: it grows as two rows approach each other,
-      and is 0 where they meet.
+      is left.
 
     Raises:
       ValueError: arrays that are not [N, width] of one N, a mask that is not bool [N], more than 256 rows without

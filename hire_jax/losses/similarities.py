@@ -34,15 +34,19 @@ def similarity_preserving(
         ||G~^t - G~^s||_F² / n²
 
     The paper has `order=2` and rows that are a batch's images. Each side may be rotated and scaled without effect,
-    not moved. Longer rows weigh more in every profile; `global_structure` compares cosines instead.
+    not moved.
 
-    O(n² (d_s + d_t)) time, and O(n) memory beyond one block of rows of G: the [n, n] matrices, whose
-    row norms are needed, are never held as wholes.
+    Cost: O(N² (D_s + D_t)) time, O(N (D_s + D_t)) memory and one block of rows of G. The [N, N] matrices, whose row
+      norms are needed, are never held as wholes.
+    Use: where widths differ and each node's similarities to all others are to be kept, the lengths of rows included.
+    Pitfalls: quadratic, so more than 100,000 rows want `sample`. Longer rows weigh more in every profile;
+      `global_structure` compares cosines instead, in linear time. The loss is at most 4 / n and shrinks as rows are
+      added: the weight is to grow with N.
 
     Args:
-      student: [N, d_s], any real dtype. Half precision is raised to float32, and products are taken at the highest
+      student: [N, D_s], any real dtype. Half precision is raised to float32, and products are taken at the highest
         precision.
-      teacher: [N, d_t]. A constant: no gradient flows into it.
+      teacher: [N, D_t]. A constant: no gradient flows into it.
       order: 1 or 2, the norm by which rows of G are divided.
       where: bool [N], the rows that count; all where None. What other rows hold, NaN included, has no influence.
       sample: number of rows, from 1 to N, to which the loss is confined, drawn from those that count without
@@ -50,8 +54,8 @@ def similarity_preserving(
       key: a JAX random key for the draw; with `sample` only.
 
     Returns:
-      A scalar without unit, at most 4 / n, float32 (float64 where an input is). 0 with a zero gradient where no row
-      is left. A row of zeros has similarity 0 to all nodes and a zero profile.
+      A non-negative scalar without unit, float32 (float64 where an input is). 0 with a zero gradient where no row is
+      left. A row of zeros has similarity 0 to all nodes and a zero profile.
 
     Raises:
       ValueError: arrays that are not [N, width] of one N, an `order` other than 1 and 2, a mask that is not bool
@@ -77,14 +81,17 @@ def global_structure(student: ArrayLike, teacher: ArrayLike, *, where: ArrayLike
     The sum is over all n² ordered pairs; a row with itself adds 0. Each side may be rotated and each row scaled
     without effect.
 
-    Exact, but neither matrix is formed, so there is no limit on n and no `sample`: it is `type_pair_correlation`
-    of the type with a copy of itself, O(n (d_t + d_s)²) time and no memory of an embedding's size but for the
-    gradient. Codes that form the [n, n] matrices must sample nodes on large graphs.
+    Exact, but neither matrix is formed: it is `type_pair_correlation` of the type with a copy of itself.
+
+    Cost: O(N (D_s + D_t)²) time, O((D_s + D_t)²) memory beyond a block of rows, and the gradient's O(N D_s).
+    Use: where widths differ and all cosines between nodes are to be kept, also on large graphs: there is no limit on N.
+    Pitfalls: codes that form the [N, N] matrices must sample nodes on large graphs, so their values are a sample's. The
+      lengths of rows are not compared.
 
     Args:
-      student: [N, d_s], any real dtype. Half precision is raised to float32, and products are taken at the highest
+      student: [N, D_s], any real dtype. Half precision is raised to float32, and products are taken at the highest
         precision, because small differences are compared.
-      teacher: [N, d_t]. A constant: no gradient flows into it.
+      teacher: [N, D_t]. A constant: no gradient flows into it.
       where: bool [N], the rows that count; all where None. What other rows hold, NaN included, has no influence.
 
     Returns:
@@ -96,7 +103,7 @@ def global_structure(student: ArrayLike, teacher: ArrayLike, *, where: ArrayLike
 
     References:
       Joshi, Liu, Xun, Lin, Foo: On Representation Knowledge Distillation for Graph Neural Networks, 2021, one of
-      its baselines. arXiv:2111.04964
+        its baselines. arXiv:2111.04964
     """
     s, t, mask = two_sides(student, teacher, where)
     if len(s) == 0:

@@ -22,7 +22,7 @@ import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -358,9 +358,14 @@ def _write_whole(path: Path, data: bytes) -> None:
 
 
 def _plain(value: Any, where: str) -> Any:
-    """A value as JSON gives it back: dataclasses and mappings as dicts, tuples as lists, no numpy scalars."""
+    """A value as JSON gives it back: dataclasses and mappings as dicts, tuples as lists, no numpy scalars.
+
+    A field whose metadata says `omit_default` is left out while it has its default: a setting that a later version
+    adds then leaves the keys of older cells as they were.
+    """
     if is_dataclass(value) and not isinstance(value, type):
-        value = {name: getattr(value, name) for name in value.__dataclass_fields__}
+        value = {field.name: getattr(value, field.name) for field in fields(value)
+                 if not (field.metadata.get("omit_default") and getattr(value, field.name) == field.default)}
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, Mapping):

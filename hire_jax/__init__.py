@@ -1,7 +1,8 @@
 """Knowledge distillation on graphs, heterogeneous first, as pure functions in JAX."""
 
-from hire_jax import data, figures, losses, metapaths, metrics, models, report, sparse
+from hire_jax import data, figures, losses, metapaths, metrics, models, report, sparse, teachers
 from hire_jax._version import __version__
+from hire_jax.conflicts import pcgrad
 from hire_jax.data import Dataset, DatasetError, load_dataset
 from hire_jax.distill import Objective
 from hire_jax.graph import GraphError, HeteroGraph
@@ -28,7 +29,9 @@ __all__ = [
     "metapaths",
     "metrics",
     "models",
+    "pcgrad",
     "predict",
     "report",
     "sparse",
+    "teachers",
 ]

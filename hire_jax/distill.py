@@ -1,7 +1,7 @@
 """What a student is trained on: supervised loss plus weighted distillation terms."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
@@ -12,6 +12,9 @@ from hire_jax import losses
 
 EdgeType = tuple[str, str, str]
 Edges = Mapping[EdgeType, tuple[jax.Array, jax.Array]]
+Weight = float | Callable[[jax.Array], Any]  # a number, or an optax schedule over epochs
+TERMS = ("supervised", "soft_target_kl", "type_pair_correlation")
+LATER: Any = {"omit_default": True}  # settings added later: left out of a cell's key while they are the default
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, *, label_smoothing: float = 0.0,
@@ -55,7 +58,8 @@ class Objective:
     Terms of weight zero are not computed.
 
     Args:
-      supervised: weight of the cross-entropy on training labels.
+      supervised: weight of the cross-entropy on training labels. This and the next two are numbers, or functions
+        of the epoch (from 0) such as optax schedules.
       soft_target_kl: weight alpha of the node-level term.
       type_pair_correlation: weight beta of the relation-level term.
       temperature: T of the node-level term.
@@ -64,37 +68,65 @@ class Objective:
       layers: indices into `ModelOutput.hidden` (0 is the input projection) the relation-level term matches,
         or None for all layers between input projection and last. The last layer knows the target type only.
       distil_rows: "all" target nodes (transductive) or "train" nodes only, for the node-level term.
+      reliability: weighs each node of the node-level term by the teacher's certainty ("entropy") or by whether it
+        is right on the training labels ("correctness", other nodes 1): `losses.entropy_reliability`,
+        `losses.correctness_reliability`.
+      group_weights: of the relation-level term, {node type: weight}, or {edge type: weight} with variant "edges".
+      uncertainty: learns a log variance s_k a term beside the student: the sum over terms of
+        (exp(-s_k) w_k L_k + s_k) / 2 (arXiv 1705.07115). A term that can reach 0 drives its own weight up.
+      pcgrad: where the gradients of two weighted terms point against each other, takes from each what opposes the
+        other (arXiv 2001.06782, `hire_jax.pcgrad`); one backward pass a term. For `fit`; the loss is the same.
     """
 
-    supervised: float = 1.0
-    soft_target_kl: float = 0.0
-    type_pair_correlation: float = 0.0
+    supervised: Weight = 1.0
+    soft_target_kl: Weight = 0.0
+    type_pair_correlation: Weight = 0.0
     temperature: float = 1.0
     label_smoothing: float = 0.0
     variant: Literal["all_pairs", "prototype", "edges"] = "all_pairs"
     layers: tuple[int, ...] | None = None
     distil_rows: Literal["all", "train"] = "all"
+    reliability: Literal["entropy", "correctness"] | None = dataclasses.field(default=None, metadata=LATER)
+    group_weights: Mapping[Any, float] | tuple[tuple[Any, float], ...] = dataclasses.field(default=(), metadata=LATER)
+    uncertainty: bool = dataclasses.field(default=False, metadata=LATER)
+    pcgrad: bool = dataclasses.field(default=False, metadata=LATER)
 
     def __post_init__(self) -> None:
-        for name in ("supervised", "soft_target_kl", "type_pair_correlation"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is the weight of a term and must be >= 0, got {getattr(self, name)}")
+        for name in TERMS:
+            weight = getattr(self, name)
+            if not callable(weight) and not weight >= 0:
+                raise ValueError(f"{name} is the weight of a term and must be >= 0, got {weight}")
         if not self.temperature > 0:
             raise ValueError(f"temperature must be > 0, got {self.temperature}")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
-        if self.variant not in ("all_pairs", "prototype", "edges"):
-            raise ValueError(f"variant must be 'all_pairs', 'prototype' or 'edges', got {self.variant!r}")
-        if self.distil_rows not in ("all", "train"):
-            raise ValueError(f"distil_rows must be 'all' or 'train', got {self.distil_rows!r}")
+        for name, allowed in (("variant", ("all_pairs", "prototype", "edges")), ("distil_rows", ("all", "train")),
+                              ("reliability", ("entropy", "correctness", None))):
+            if getattr(self, name) not in allowed:
+                listed = ", ".join(map(repr, allowed[:-1])) + f" or {allowed[-1]!r}"
+                raise ValueError(f"{name} must be {listed}, got {getattr(self, name)!r}")
+        object.__setattr__(self, "group_weights", tuple(sorted(dict(self.group_weights).items())))  # hashable
+        for group, weight in self.group_weights:
+            if not weight >= 0:
+                raise ValueError(f"group_weights of {group!r} must be >= 0, got {weight}")
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """The names of the terms that are computed."""
+        return tuple(name for name in TERMS if callable(getattr(self, name)) or getattr(self, name) > 0)
 
     @property
     def needs_teacher(self) -> bool:
         """Whether any distillation term has a weight."""
-        return self.soft_target_kl > 0 or self.type_pair_correlation > 0
+        return any(name != "supervised" for name in self.terms)
+
+    def init(self) -> dict[str, jax.Array]:
+        """What the objective itself learns: {term: log variance} with `uncertainty`, else {}."""
+        return {name: jnp.zeros(()) for name in self.terms} if self.uncertainty else {}
 
     def __call__(self, student: Any, labels: jax.Array, *, teacher: Any = None, where: jax.Array | None = None,
-                 edges: Edges | None = None) -> tuple[jax.Array, dict[str, jax.Array]]:
+                 edges: Edges | None = None, epoch: jax.Array | int = 0,
+                 log_variances: Mapping[str, jax.Array] | None = None) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The total and its unweighted terms.
 
         Args:
@@ -103,29 +135,74 @@ class Objective:
           teacher: the same of the teacher; its arrays are constants. Needed when a distillation term is on.
           where: bool[N], the training nodes.
           edges: {edge type: (senders, receivers)}, needed by variant "edges".
+          epoch: from 0, for weights that are schedules.
+          log_variances: of `init()`, or what became of them; needed with `uncertainty`.
 
         Returns:
           scalar, {"supervised" | "soft_target_kl" | "type_pair_correlation": scalar}.
 
         Raises:
-          ValueError: no teacher for a term that needs one, or no layer two node types of both can be matched at.
+          ValueError: no teacher for a term that needs one, no layer two node types of both can be matched at, a
+            group weight for a type or relation that no matched layer has.
         """
+        terms = self.unweighted(student, labels, teacher=teacher, where=where, edges=edges)
+        weighted = self.weighted(terms, epoch=epoch, log_variances=log_variances)
+        return sum(weighted.values(), jnp.zeros(())), terms
+
+    def weighted(self, terms: Mapping[str, jax.Array], *, epoch: jax.Array | int = 0,
+                 log_variances: Mapping[str, jax.Array] | None = None) -> dict[str, jax.Array]:
+        """What each term adds to the total: its weight at `epoch` times its value, learned weights included."""
+        added = {}
+        for name, value in terms.items():
+            weight = getattr(self, name)
+            value = (weight(jnp.asarray(epoch)) if callable(weight) else weight) * value
+            if self.uncertainty:
+                if log_variances is None:
+                    raise ValueError("log_variances must be given with uncertainty=True; init() makes them")
+                value = 0.5 * (jnp.exp(-log_variances[name]) * value + log_variances[name])
+            added[name] = value
+        return added
+
+    def unweighted(self, student: Any, labels: jax.Array, *, teacher: Any = None, where: jax.Array | None = None,
+                   edges: Edges | None = None) -> dict[str, jax.Array]:
+        """{term: value}; the arguments are those of a call."""
         if self.needs_teacher and teacher is None:
             raise ValueError("soft_target_kl or type_pair_correlation has a weight, but no teacher is given")
-        terms = {}
-        if self.supervised > 0:
-            terms["supervised"] = cross_entropy(student.logits, labels, label_smoothing=self.label_smoothing,
-                                                where=where)
-        if self.soft_target_kl > 0:
-            divergence = losses.soft_target_kl if labels.ndim == 1 else losses.bernoulli_kl
-            terms["soft_target_kl"] = divergence(student.logits, teacher.logits, temperature=self.temperature,
-                                                 where=where if self.distil_rows == "train" else None)
-        if self.type_pair_correlation > 0:
-            values = [losses.type_pair_correlation(s, t, variant=self.variant, edges=self._edges_within(edges, s))
-                      for s, t in self._matched_layers(student.hidden, teacher.hidden)]
-            terms["type_pair_correlation"] = sum(values, jnp.zeros(())) / len(values)
-        total = sum((getattr(self, name) * value for name, value in terms.items()), jnp.zeros(()))
-        return total, terms
+        values = {}
+        for name in self.terms:
+            if name == "supervised":
+                values[name] = cross_entropy(student.logits, labels, label_smoothing=self.label_smoothing, where=where)
+            elif name == "soft_target_kl":
+                divergence = losses.soft_target_kl if labels.ndim == 1 else losses.bernoulli_kl
+                values[name] = divergence(student.logits, teacher.logits, temperature=self.temperature,
+                                          where=where if self.distil_rows == "train" else None,
+                                          weights=self._reliability(teacher.logits, labels, where))
+            else:
+                values[name] = self._relation(student.hidden, teacher.hidden, edges)
+        return values
+
+    def _reliability(self, logits: jax.Array, labels: jax.Array, where: jax.Array | None) -> jax.Array | None:
+        if self.reliability == "entropy":
+            return losses.entropy_reliability(logits, temperature=self.temperature, multilabel=labels.ndim == 2)
+        if self.reliability == "correctness":
+            if where is not None:  # the labels of other nodes are not to be seen
+                labels = jnp.where(where if labels.ndim == 1 else where[:, None], labels, -1)
+            return losses.correctness_reliability(logits, labels)
+        return None
+
+    def _relation(self, student: Any, teacher: Any, edges: Edges | None) -> jax.Array:
+        """The relation-level term: mean over the matched layers."""
+        weights, values, known = dict(self.group_weights), [], set()
+        for s, t in self._matched_layers(student, teacher):
+            within = self._edges_within(edges, s)
+            groups = [e for e in within if e[0] != e[2]] if within is not None else list(s)
+            known |= set(groups)
+            values.append(losses.type_pair_correlation(s, t, variant=self.variant, edges=within,
+                                                       weights={g: w for g, w in weights.items() if g in groups}))
+        unknown = sorted(set(weights) - known)
+        if unknown:
+            raise ValueError(f"group_weights names {unknown[0]!r}, but the matched layers have {sorted(known)}")
+        return sum(values, jnp.zeros(())) / len(values)
 
     def _edges_within(self, edges: Edges | None, layer: dict) -> Edges | None:
         if self.variant != "edges" or edges is None:

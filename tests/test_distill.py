@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from hire_jax import ModelOutput, Objective, losses
@@ -219,6 +220,8 @@ def test_a_model_of_one_layer_has_no_layer_to_match():
     ({"label_smoothing": -0.1}, "label_smoothing must be in [0, 1), got -0.1"),
     ({"variant": "pairs"}, "variant must be 'all_pairs', 'prototype' or 'edges', got 'pairs'"),
     ({"distil_rows": "val"}, "distil_rows must be 'all' or 'train', got 'val'"),
+    ({"reliability": "luck"}, "reliability must be 'entropy', 'correctness' or None, got 'luck'"),
+    ({"group_weights": {"a": -1.0}}, "group_weights of 'a' must be >= 0, got -1.0"),
 ])
 def test_bad_settings_are_refused(arguments, message):
     with pytest.raises(ValueError, match=re.escape(message)):
@@ -229,3 +232,70 @@ def test_an_objective_is_hashable_and_keyword_only():
     assert hash(Objective(soft_target_kl=1.0)) == hash(Objective(soft_target_kl=1.0))
     with pytest.raises(TypeError):
         Objective(1.0)  # type: ignore[call-arg]
+
+
+# ---------------------------------------------------------------------------------------------- weighting
+
+
+def test_a_weight_may_be_a_schedule():
+    objective = Objective(soft_target_kl=optax.linear_schedule(0.0, 2.0, 10))
+    assert objective.needs_teacher
+    total = jax.jit(lambda epoch: objective(STUDENT, LABELS, teacher=TEACHER, where=WHERE, epoch=epoch)[0])
+    _, terms = objective(STUDENT, LABELS, teacher=TEACHER, where=WHERE)
+    for epoch, weight in ((0, 0.0), (5, 1.0), (20, 2.0)):
+        np.testing.assert_allclose(total(epoch), terms["supervised"] + weight * terms["soft_target_kl"], rtol=1e-5)
+
+
+def test_reliability_weighs_the_nodes_of_the_node_level_term():
+    kl = losses.soft_target_kl
+    for reliability, weights in (
+        ("entropy", losses.entropy_reliability(TEACHER.logits, temperature=2.0)),
+        ("correctness", losses.correctness_reliability(TEACHER.logits, np.where(WHERE, LABELS, -1))),
+    ):
+        _, terms = evaluate(Objective(soft_target_kl=1.0, temperature=2.0, reliability=reliability))
+        expected = kl(STUDENT.logits, TEACHER.logits, temperature=2.0, weights=weights)
+        np.testing.assert_allclose(terms["soft_target_kl"], expected, rtol=1e-5)
+        _, terms = evaluate(Objective(soft_target_kl=1.0, reliability=reliability), labels=MULTI_HOT)
+        assert np.isfinite(terms["soft_target_kl"])
+
+
+def test_labels_outside_the_training_nodes_have_no_part_in_reliability():
+    objective = Objective(soft_target_kl=1.0, reliability="correctness")
+    for labels in (LABELS, MULTI_HOT):
+        changed = labels.copy()
+        changed[~WHERE] = 1
+        assert evaluate(objective, labels=changed)[0] == evaluate(objective, labels=labels)[0]
+
+
+@pytest.mark.parametrize(("variant", "weights"), [
+    ("all_pairs", {"a": 2.0, "c": 0.5}), ("edges", {("a", "r", "b"): 3.0})])
+def test_group_weights_reach_the_relation_level_term(variant, weights):
+    student, teacher = output(1, 3, types=("a", "b", "c")), output(2, 5, types=("a", "b", "c"))
+    objective = Objective(type_pair_correlation=1.0, layers=(1,), variant=variant, group_weights=weights)
+    _, terms = evaluate(objective, student, teacher)
+    expected = losses.type_pair_correlation(student.hidden[1], teacher.hidden[1], variant=variant, weights=weights,
+                                            edges=EDGES if variant == "edges" else None)
+    np.testing.assert_allclose(terms["type_pair_correlation"], expected, rtol=1e-5)
+    assert hash(objective) == hash(Objective(type_pair_correlation=1.0, layers=(1,), variant=variant,
+                                             group_weights=dict(reversed(weights.items()))))
+    with pytest.raises(ValueError, match="group_weights names 'z', but the matched layers have"):
+        evaluate(Objective(type_pair_correlation=1.0, group_weights={"z": 1.0}))
+
+
+def test_uncertainty_weighs_terms_by_what_it_learns():
+    objective = Objective(soft_target_kl=2.0, uncertainty=True)
+    assert objective.init() == {"supervised": 0.0, "soft_target_kl": 0.0}
+    learned = {"supervised": jnp.float32(0.5), "soft_target_kl": jnp.float32(-1.0)}
+
+    def total(s):
+        return objective(STUDENT, LABELS, teacher=TEACHER, where=WHERE, log_variances=s)
+
+    value, terms = total(learned)
+    parts = [0.5 * (np.exp(-0.5) * terms["supervised"] + 0.5), 0.5 * (np.exp(1) * 2 * terms["soft_target_kl"] - 1)]
+    np.testing.assert_allclose(value, sum(parts), rtol=1e-5)
+    at_best = {"supervised": jnp.log(terms["supervised"]), "soft_target_kl": jnp.log(2 * terms["soft_target_kl"])}
+    slopes = jax.grad(lambda s: total(s)[0])(at_best)
+    np.testing.assert_allclose([slopes["supervised"], slopes["soft_target_kl"]], 0, atol=1e-6)
+    with pytest.raises(ValueError, match="log_variances must be given with uncertainty=True"):
+        objective(STUDENT, LABELS, teacher=TEACHER, where=WHERE)
+    assert Objective(soft_target_kl=2.0).init() == {}

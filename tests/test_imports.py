@@ -27,7 +27,9 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "report": (set(), {"numpy", "rich", "scipy"}),
     "figures": ({"report"}, {"numpy", "matplotlib"}),
     "distill": ({"losses"}, {"jax", "optax"}),
-    "training": ({"distill", "graph", "metrics", "models"}, {"jax", "flax", "numpy", "optax"}),
+    "conflicts": (set(), {"jax"}),
+    "teachers": ({"_version", "data", "models"}, {"jax", "numpy"}),
+    "training": ({"distill", "graph", "metrics", "models", "conflicts", "teachers"}, {"jax", "flax", "numpy", "optax"}),
     "_version": (set(), set()),
 }
 

@@ -277,9 +277,13 @@ def test_seeds_that_do_not_divide_among_devices_are_refused(dataset):
 TAUGHT = SETTINGS | {"objective": hj.Objective(supervised=0.0, soft_target_kl=1.0), "patience": 12}
 
 
+def first(teachers):
+    return jax.tree.map(lambda x: x[0], teachers)
+
+
 @pytest.fixture(scope="module")
 def taught(dataset, teachers):
-    return fit(Small(), dataset, teacher=jax.tree.map(lambda x: x[0], teachers), **TAUGHT)
+    return fit(Small(), dataset, teacher=first(teachers), **TAUGHT)
 
 
 def test_a_teacher_pulls_the_student_towards_it(taught, teachers, base):
@@ -303,6 +307,53 @@ def test_every_seed_has_its_own_teacher(dataset, teachers, taught):
     rngs = {"dropout": jax.random.fold_in(named_key(jax.random.key(1), "dropout"), 0)}
     output: Any = Small().apply(initial, dataset.graph, train=True, rngs=rngs)
     assert first[0] == pytest.approx(float(hj.losses.soft_target_kl(output.logits, teachers.logits[1])), rel=1e-4)
+
+
+def test_a_random_teacher_is_another_one_every_step(dataset, teachers, taught):
+    """Of two equal teachers it is the one; of two different ones, losses at the same start are those of either."""
+    same = hj.teachers.RandomTeacher.of([first(teachers)] * 2)
+    assert_same(fit(Small(), dataset, teacher=same, **TAUGHT), taught, rtol=1e-4, atol=1e-5)
+    pool = hj.teachers.RandomTeacher(jax.tree.map(lambda x: x[:2], teachers))
+    still = TAUGHT | {"learning_rate": 0.0, "weight_decay": 0.0, "epochs": 8, "patience": 8, "seeds": 1}
+    either = [fit(Small(), dataset, teacher=jax.tree.map(lambda x, k=k: x[k], teachers), **still) for k in range(2)]
+    drawn = fit(Small(), dataset, teacher=pool, **still).history["train_loss"][0]
+    known = np.stack([result.history["train_loss"][0] for result in either])
+    nearest = np.abs(known - drawn).argmin(axis=0)
+    np.testing.assert_allclose(drawn, known[nearest, np.arange(len(drawn))], rtol=1e-5)
+    assert set(nearest) == {0, 1}
+    with pytest.raises(ValueError, match="the random teacher's logits must be"):
+        fit(Small(), dataset, teacher=hj.teachers.RandomTeacher(pool.outputs._replace(logits=pool.outputs.logits[0])),
+            **still)
+
+
+def test_what_the_objective_learns_is_trained_beside_the_student(dataset, teachers):
+    objective = hj.Objective(soft_target_kl=1.0, uncertainty=True)
+    result = fit(Small(), dataset, teacher=first(teachers), objective=objective, seeds=3, epochs=30, patience=30,
+                 learning_rate=0.05)
+    for name in ("supervised", "soft_target_kl"):
+        s, term = result.history[f"log_variance_{name}"], result.history[f"train_{name}"]
+        assert (s[:, 0] == 0).all()
+        assert (np.sign(s[:, 1]) == np.sign(np.log(term[:, 0]))).all()  # towards the term's logarithm
+    assert jax.tree.structure(result.params) == jax.tree.structure(fit(Small(), dataset, seeds=1, epochs=1).params)
+
+
+def test_pcgrad_is_the_plain_step_where_terms_agree(dataset, teachers):
+    """With one term there is nothing to oppose; with two the steps differ and stay finite."""
+    plain = TAUGHT | {"epochs": 6, "teacher": first(teachers)}
+    one = plain | {"objective": hj.Objective(supervised=0.0, soft_target_kl=1.0, pcgrad=True)}
+    assert_same(fit(Small(), dataset, **one), fit(Small(), dataset, **plain), rtol=1e-4, atol=1e-5)
+    two = fit(Small(), dataset, teacher=first(teachers), objective=hj.Objective(soft_target_kl=9.0, pcgrad=True),
+              seeds=3, epochs=12, patience=12, learning_rate=0.05)
+    assert np.isfinite(two.history["train_loss"]).all()
+    assert (two.history["train_loss"][:, -1] < two.history["train_loss"][:, 0]).all()
+
+
+def test_a_weight_follows_its_schedule(dataset, teachers):
+    objective = hj.Objective(soft_target_kl=lambda epoch: jnp.where(epoch < 2, 0.0, 3.0))
+    history = fit(Small(), dataset, teacher=first(teachers), objective=objective, seeds=3, epochs=4).history
+    for epoch, weight in enumerate((0, 0, 3, 3)):
+        expected = history["train_supervised"][:, epoch] + weight * history["train_soft_target_kl"][:, epoch]
+        np.testing.assert_allclose(history["train_loss"][:, epoch], expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(4, 60, 3), (60, 4), (59, 3), (3, 60, 4)])

@@ -11,19 +11,28 @@ from hire_jax.losses._checks import check_temperature, real_array
 from hire_jax.losses._reduce import working_dtype
 
 
-def entropy_reliability(teacher_logits: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax.Array:
+def entropy_reliability(
+    teacher_logits: ArrayLike, *, temperature: ArrayLike = 1.0, multilabel: bool = False
+) -> jax.Array:
     """1 where the teacher is sure of one class, 0 where it takes all for equally likely.
 
     With `p = softmax(z / T)` over C classes::
 
         1 + sum_c p_vc log p_vc / log C
 
-    Being sure is not being right: a teacher that is sure of wrong classes is trusted too. `correctness_reliability`
-    looks at the labels, where there are any.
+    Where a node has several labels, the mean over classes of the same with the two answers (p, 1 - p),
+    `p = sigmoid(z / T)`, and log 2.
+
+    Cost: O(N C) time and memory.
+    Use: as `weights` of a loss, where a teacher's unsure rows are to teach less and few rows have labels.
+    Pitfalls: being sure is not being right: a teacher that is sure of wrong classes is trusted too;
+      `correctness_reliability` looks at the labels, where there are any. A higher `temperature` brings all rows nearer
+      to 0.
 
     Args:
       teacher_logits: [N, C], any real dtype, C of at least 2.
       temperature: T > 0, without unit; a number or a scalar array.
+      multilabel: whether each class is a question of its own.
 
     Returns:
       [N] from 0 to 1, float32 (float64 where the input is). A constant: no gradient flows into it.
@@ -32,10 +41,14 @@ def entropy_reliability(teacher_logits: ArrayLike, *, temperature: ArrayLike = 1
       ValueError: logits that are not [N, C] with C of at least 2, a temperature that is not a positive scalar.
 
     References:
-      Kwon, Na, Lee, Kim: Adaptive Knowledge Distillation Based on Entropy, ICASSP 2020, weighs several teachers so.
+      Kwon, Na, Lee, Kim: Adaptive Knowledge Distillation Based on Entropy, ICASSP 2020, weighs several teachers so;
+        no arXiv id found.
     """
     logits = _checked(teacher_logits)
     check_temperature(temperature)
+    if multilabel:
+        two = jnp.stack([jnp.minimum(logits, 0), -jnp.maximum(logits, 0)], axis=-1).reshape(-1, 2)
+        return jnp.mean(entropy_reliability(two, temperature=temperature).reshape(logits.shape), axis=-1)
     log_p = jax.nn.log_softmax(logits / temperature)
     p = jnp.exp(log_p)
     entropy = -jnp.sum(p * jnp.where(p > 0, log_p, 0), axis=-1)
@@ -47,13 +60,19 @@ def correctness_reliability(
 ) -> jax.Array:
     """1 where the teacher's most probable class is the label, `wrong` where it is not.
 
-    Only nodes whose labels may be known are to have one in `labels`: those of validation and test nodes are to be
-    negative, or the student sees them through its weights.
+    For several labels a node, [N, C] of 0 and 1, the share of classes whose logit has the right sign takes the place
+    of right or wrong. With r_v in [0, 1] how right the teacher is at node v::
+
+        wrong + (1 - wrong) r_v;     unlabelled  where v has no label
+
+    Cost: O(N C) time and memory.
+    Use: as `weights` of a loss, to keep a teacher's known errors from the student.
+    Pitfalls: only nodes whose labels may be known are to have one in `labels`: those of validation and test nodes are
+      to be negative, or the student sees them through its weights.
 
     Args:
       teacher_logits: [N, C], any real dtype, C of at least 2.
-      labels: int [N], or [N, C] of 0 and 1 for several labels a node, where the reliability is `wrong` + (1 -
-        `wrong`) times the share of classes whose logit has the right sign. Negative means unlabelled.
+      labels: int [N], or [N, C] of 0 and 1 for several labels a node. Negative means unlabelled.
       wrong: reliability of a wrong row, 0 or more.
       unlabelled: reliability of a row without a label, 0 or more.
 
@@ -65,7 +84,8 @@ def correctness_reliability(
         reliability below 0.
 
     References:
-      Our reading of reliability by correctness; as a filter of teachers' errors it is old.
+      Our reading of reliability by correctness; as a filter of teachers' errors it is old; no arXiv id, there being
+        no one paper.
     """
     logits = _checked(teacher_logits)
     known = jnp.asarray(labels)

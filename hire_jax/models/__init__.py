@@ -7,6 +7,7 @@ from hire_jax.models.hgt import HGT, HGTLayer
 from hire_jax.models.ie_hgcn import IEHGCN, IEHGCNLayer
 from hire_jax.models.mlp import MLP
 from hire_jax.models.output import ModelOutput
+from hire_jax.models.projector import Projector
 from hire_jax.models.rgcn import RGCN, RGCNLayer
 from hire_jax.models.sage import HeteroSAGE, HeteroSAGELayer
 from hire_jax.models.sehgnn import SeHGNN
@@ -15,6 +16,6 @@ from hire_jax.models.trunk import NodeClassifier
 
 __all__ = [
     "GAT", "GCN", "HAN", "HGT", "IEHGCN", "MLP", "RGCN", "GATLayer", "GCNLayer", "HANLayer", "HGTLayer", "HeteroSAGE",
-    "HeteroSAGELayer", "IEHGCNLayer", "ModelOutput", "NodeClassifier", "RGCNLayer", "SeHGNN", "SimpleHGN",
+    "HeteroSAGELayer", "IEHGCNLayer", "ModelOutput", "NodeClassifier", "Projector", "RGCNLayer", "SeHGNN", "SimpleHGN",
     "SimpleHGNLayer",
 ]  # fmt: skip

@@ -8,6 +8,7 @@ import numpy as np
 
 from hire_jax.graph import HeteroGraph
 from hire_jax.models.output import ModelOutput
+from hire_jax.teachers import RandomTeacher
 
 
 class TrainingError(RuntimeError):
@@ -51,8 +52,13 @@ def check_arguments(dataset: LabelledGraph, seeds: tuple[int, ...], monitor: str
             raise ValueError(f"split {split!r} holds no node")
 
 
-def teacher_is_paired(teacher: ModelOutput | None, seeds: int, nodes: int, classes: int) -> bool:
+def teacher_is_paired(teacher: ModelOutput | RandomTeacher | None, seeds: int, nodes: int, classes: int) -> bool:
     """Whether each seed has its own teacher; raises ValueError for one that fits neither form."""
+    if isinstance(teacher, RandomTeacher):
+        if teacher.outputs.logits.shape[1:] != (nodes, classes):
+            raise ValueError(f"the random teacher's logits must be [teachers, {nodes}, {classes}], got "
+                             f"{list(teacher.outputs.logits.shape)}")
+        return False
     if teacher is None or teacher.logits.shape == (nodes, classes):
         return False
     if teacher.logits.shape != (seeds, nodes, classes):

@@ -1,7 +1,7 @@
 """The compiled parts of one seed: the state it carries through the epochs, how it begins, and one epoch."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -11,9 +11,11 @@ import jax.numpy as jnp
 import optax
 
 from hire_jax import metrics as scores
+from hire_jax.conflicts import pcgrad
 from hire_jax.distill import Objective, cross_entropy
 from hire_jax.graph import HeteroGraph
 from hire_jax.models.output import ModelOutput
+from hire_jax.teachers import RandomTeacher
 
 Params = Any
 Monitor = Literal["val_loss", "val_accuracy", "val_macro_f1"]
@@ -24,6 +26,7 @@ class SeedState(NamedTuple):
 
     key: jax.Array
     params: Params
+    log_variances: dict[str, jax.Array]  # what the objective learns, {} without `uncertainty`
     opt_state: optax.OptState
     best_params: Params
     best_score: jax.Array  # larger is better
@@ -49,33 +52,69 @@ def _initial_params(keys: jax.Array, graph: HeteroGraph, model: nn.Module) -> Pa
     return jax.vmap(lambda key: model.init(named_key(key, "init"), graph))(keys)
 
 
-def initial_states(seeds: jax.Array, graph: HeteroGraph, model: nn.Module,
+def initial_states(seeds: jax.Array, graph: HeteroGraph, model: nn.Module, objective: Objective,
                    optimizer: optax.GradientTransformation) -> SeedState:
     """States of all seeds, with a leading axis."""
     keys = jax.vmap(jax.random.key)(seeds)
     params = _initial_params(keys, graph, model)
+    log_variances = jax.tree.map(lambda s: jnp.zeros(len(seeds), s.dtype), objective.init())
     zeros = jnp.zeros(len(seeds), jnp.int32)
+    opt_state = jax.vmap(optimizer.init)(_trained(params, log_variances))
     return SeedState(key=jax.vmap(partial(named_key, name="dropout"))(keys), params=params,
-                     opt_state=jax.tree.map(jnp.copy, jax.vmap(optimizer.init)(params)),  # some hold the parameters
+                     log_variances=log_variances,
+                     opt_state=jax.tree.map(jnp.copy, opt_state),  # some hold the parameters
                      best_params=jax.tree.map(jnp.copy, params),
                      best_score=jnp.full(len(seeds), -jnp.inf), best_epoch=zeros, epoch=jnp.copy(zeros))
 
 
-def train_epoch(state: SeedState, data: Data, teacher: ModelOutput | None, *, model: nn.Module, objective: Objective,
-                optimizer: optax.GradientTransformation, monitor: Monitor, patience: int, epochs: int,
-                num_classes: int) -> tuple[SeedState, dict[str, jax.Array]]:
+def _trained(params: Params, log_variances: dict[str, jax.Array]) -> Any:
+    """All that the optimiser sees: the network's parameters, and the objective's where it has some."""
+    return (params, log_variances) if log_variances else params
+
+
+def _parts(trained: Any, objective: Objective) -> tuple[Params, dict[str, jax.Array]]:
+    """The inverse of `_trained`."""
+    return trained if objective.uncertainty else (trained, {})
+
+
+def _gradient(weighted: Callable[..., tuple[dict, dict]], trained: Any, objective: Objective,
+              key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array], Any]:
+    """The total of `weighted(params, log_variances)`, its unweighted terms, and the gradient to step along."""
+    if objective.pcgrad:
+        values, pullback, terms = jax.vjp(lambda trained: weighted(*_parts(trained, objective)), trained, has_aux=True)
+        ones = [{name: jnp.float32(name == other) for name in values} for other in values]
+        ones = [{name: one.astype(values[name].dtype) for name, one in chosen.items()} for chosen in ones]
+        return sum(values.values(), jnp.zeros(())), terms, pcgrad([pullback(chosen)[0] for chosen in ones], key)
+
+    def total(trained: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+        values, terms = weighted(*_parts(trained, objective))
+        return sum(values.values(), jnp.zeros(())), terms
+
+    (value, terms), gradient = jax.value_and_grad(total, has_aux=True)(trained)
+    return value, terms, gradient
+
+
+def train_epoch(state: SeedState, data: Data, teacher: ModelOutput | RandomTeacher | None, *, model: nn.Module,
+                objective: Objective, optimizer: optax.GradientTransformation, monitor: Monitor, patience: int,
+                epochs: int, num_classes: int) -> tuple[SeedState, dict[str, jax.Array]]:
     """One gradient step on the training nodes and one look at the validation nodes."""
     active = (state.epoch < epochs) & (state.epoch - state.best_epoch < patience)
     edges = {edge_type: (r.senders, r.receivers) for edge_type, r in data.graph.relations.items()}
 
-    def loss(params: Params) -> tuple[jax.Array, dict[str, jax.Array]]:
+    if isinstance(teacher, RandomTeacher):
+        teacher = teacher.draw(jax.random.fold_in(named_key(state.key, "teacher"), state.epoch))
+
+    def weighted(params: Params, log_variances: dict[str, jax.Array]) -> tuple[dict, dict]:
         rngs = {"dropout": jax.random.fold_in(state.key, state.epoch)}
         output = model.apply(params, data.graph, train=True, rngs=rngs)
-        return objective(output, data.labels, teacher=teacher, where=data.splits["train"], edges=edges)
+        terms = objective.unweighted(output, data.labels, teacher=teacher, where=data.splits["train"], edges=edges)
+        return objective.weighted(terms, epoch=state.epoch, log_variances=log_variances), terms
 
-    (value, terms), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
-    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    key = jax.random.fold_in(named_key(state.key, "pcgrad"), state.epoch)
+    value, terms, gradient = _gradient(weighted, _trained(state.params, state.log_variances), objective, key)
+    updates, opt_state = optimizer.update(gradient, state.opt_state, _trained(state.params, state.log_variances))
+    params, log_variances = _parts(
+        optax.apply_updates(_trained(state.params, state.log_variances), updates), objective)
 
     logits = logits_of(model, params, data.graph)
     seen = evaluate(logits, data, ("val",), num_classes)
@@ -84,10 +123,11 @@ def train_epoch(state: SeedState, data: Data, teacher: ModelOutput | None, *, mo
     better = active & (score > state.best_score)
     best_params = jax.tree.map(lambda new, old: jnp.where(better, new, old), params, state.best_params)
     records = {"train_loss": value, **{f"train_{name}": term for name, term in terms.items()},
+               **{f"log_variance_{name}": s for name, s in state.log_variances.items()},
                **{name: seen[name] for name in ("val_loss", "val_accuracy", "val_macro_f1")}}
     records = {name: jnp.where(active, record, jnp.nan) for name, record in records.items()} | {"active": active}
-    new = SeedState(key=state.key, params=params, opt_state=opt_state, best_params=best_params,
-                    best_score=jnp.where(better, score, state.best_score),
+    new = SeedState(key=state.key, params=params, log_variances=log_variances, opt_state=opt_state,
+                    best_params=best_params, best_score=jnp.where(better, score, state.best_score),
                     best_epoch=jnp.where(better, state.epoch + 1, state.best_epoch), epoch=state.epoch + 1)
     # A finished seed only waits for the others: it keeps its count, so that it cannot wake again.
     return new._replace(epoch=jnp.where(active, new.epoch, state.epoch)), records

@@ -10,6 +10,7 @@ import optax
 
 from hire_jax.distill import Objective
 from hire_jax.models.output import ModelOutput
+from hire_jax.teachers import RandomTeacher
 from hire_jax.training.checks import LabelledGraph, check_finite
 from hire_jax.training.epoch import Monitor
 from hire_jax.training.program import compile_fit
@@ -17,8 +18,8 @@ from hire_jax.training.result import FitResult, result_of
 
 
 def fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objective | None = None,
-        teacher: ModelOutput | None = None, seeds: int | Sequence[int] = 10, epochs: int = 200, patience: int = 50,
-        learning_rate: float | optax.Schedule = 5e-3, weight_decay: float = 1e-3,
+        teacher: ModelOutput | RandomTeacher | None = None, seeds: int | Sequence[int] = 10, epochs: int = 200,
+        patience: int = 50, learning_rate: float | optax.Schedule = 5e-3, weight_decay: float = 1e-3,
         optimizer: optax.GradientTransformation | None = None, monitor: Monitor = "val_loss",
         devices: int | Sequence[jax.Device] | None = None, seed_batch: int | None = None, chunk: int = 10,
         progress: Callable[[int, Mapping[str, np.ndarray]], None] | None = None) -> FitResult:
@@ -29,7 +30,8 @@ def fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objective | None
       dataset: graph, labels and splits "train", "val", "test" (bool[N] masks).
       objective: the loss; plain cross-entropy when None.
       teacher: the teacher's `ModelOutput` on the same graph. With a leading axis of the number of seeds, seed i
-        learns from teacher i; without, all learn from the one.
+        learns from teacher i; without, all learn from the one. Or a `hire_jax.teachers.RandomTeacher`, of which
+        every step of every seed draws one.
       seeds: how many (0 .. n-1), or which.
       epochs: at most; patience: epochs without a better validation score after which a seed stops.
       learning_rate: a number or an optax schedule over epochs; weight_decay: both of AdamW (arXiv 1711.05101).

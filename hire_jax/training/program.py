@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from hire_jax.distill import Objective
 from hire_jax.graph import HeteroGraph
 from hire_jax.models.output import ModelOutput
+from hire_jax.teachers import RandomTeacher
 from hire_jax.training.checks import LabelledGraph, check_arguments, teacher_is_paired
 from hire_jax.training.epoch import Data, Monitor, SeedState, initial_states, train_epoch
 
@@ -33,7 +34,7 @@ class Program(NamedTuple):
 
 
 def compile_fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objective | None = None,
-                teacher: ModelOutput | None = None, seeds: int | Sequence[int] = 10, epochs: int = 200,
+                teacher: ModelOutput | RandomTeacher | None = None, seeds: int | Sequence[int] = 10, epochs: int = 200,
                 patience: int = 50, learning_rate: float | optax.Schedule = 5e-3, weight_decay: float = 1e-3,
                 optimizer: optax.GradientTransformation | None = None, monitor: Monitor = "val_loss",
                 devices: int | Sequence[jax.Device] | None = None, seed_batch: int | None = None,
@@ -66,7 +67,7 @@ def compile_fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objectiv
         run_chunk = jax.shard_map(run_chunk, mesh=mesh, check_vma=False, out_specs=over_seeds,
                                   in_specs=(over_seeds, everywhere, over_seeds if paired else everywhere))
 
-    state = initial_states(jnp.asarray(seed_list, jnp.uint32), data.graph, model, optimizer)
+    state = initial_states(jnp.asarray(seed_list, jnp.uint32), data.graph, model, objective, optimizer)
     if mesh is not None:  # wherever the arrays were: a teacher may come from a fit on other devices
         split, copied = NamedSharding(mesh, over_seeds), NamedSharding(mesh, everywhere)
         state, data = jax.device_put(state, split), jax.device_put(data, copied)
@@ -76,7 +77,7 @@ def compile_fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objectiv
 
 
 def _over_seeds(run: Callable, batch: int, paired: bool, state: SeedState, data: Data,
-                teacher: ModelOutput | None) -> tuple[SeedState, dict[str, jax.Array]]:
+                teacher: ModelOutput | RandomTeacher | None) -> tuple[SeedState, dict[str, jax.Array]]:
     """run(state, data, teacher) for every seed: one vmap, or several of `batch` seeds one after another."""
     if 1 < batch and batch >= state.epoch.shape[0]:
         return jax.vmap(run, in_axes=(0, None, 0 if paired else None))(state, data, teacher)
@@ -87,7 +88,7 @@ def _over_seeds(run: Callable, batch: int, paired: bool, state: SeedState, data:
 
 
 def _scan_epochs(epoch: Callable, length: int, state: SeedState, data: Data,
-                 teacher: ModelOutput | None) -> tuple[SeedState, dict[str, jax.Array]]:
+                 teacher: ModelOutput | RandomTeacher | None) -> tuple[SeedState, dict[str, jax.Array]]:
     return jax.lax.scan(lambda carry, _: epoch(carry, data, teacher), state, None, length=length)
 
 

@@ -80,6 +80,19 @@ def test_keys_tell_configurations_apart():
     assert len({key(config) for config in configs}) == len(configs)
 
 
+def test_a_setting_added_later_leaves_old_keys_alone():
+    @dataclasses.dataclass
+    class Before:
+        weight: float = 1.0
+
+    @dataclasses.dataclass
+    class After:
+        weight: float = 1.0
+        late: bool = dataclasses.field(default=False, metadata={"omit_default": True})
+
+    assert key({"a": After()}) == key({"a": Before()}) != key({"a": After(late=True)})
+
+
 @pytest.mark.parametrize(
     ("config", "match"),
     [

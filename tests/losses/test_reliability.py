@@ -18,6 +18,10 @@ def test_entropy_reliability_equals_a_plain_loop():
     entropy = -sum(x / sum(p) * math.log(x / sum(p)) for x in p)
     np.testing.assert_allclose(values, [0, 1, 0.5, 1 - entropy / math.log(4)], atol=1e-6)
     assert values.dtype == jnp.float32
+    answers = entropy_reliability(np.float32([[0, np.inf], [-np.inf, 0.5]]), multilabel=True)
+    q = 1 / (1 + math.exp(-0.5))
+    unsure = (q * math.log(q) + (1 - q) * math.log(1 - q)) / math.log(2)
+    np.testing.assert_allclose(answers, [0.5, (1 + 1 + unsure) / 2], atol=1e-6)
     assert (jax.grad(lambda z: entropy_reliability(z).sum())(LOGITS[3:]) == 0).all()
 
 

@@ -17,7 +17,6 @@ Examples:
 
 import dataclasses
 import itertools
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,6 +33,7 @@ from experiments.console import Tracker, track
 from experiments.hire import fingerprint
 from experiments.memory import use_heap_for_large_arrays
 from experiments.reference.hgb import PUBLISHED, Published
+from experiments.settings import TrainingSettings, resumable
 from experiments.store import Cell, ResultStore, key
 from hire_jax import metapaths
 
@@ -42,29 +42,21 @@ MONITOR: Literal["val_macro_f1"] = "val_macro_f1"
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(TrainingSettings):
     """What to run."""
 
+    seeds: int = 10
+    out: Path = Path("runs/baselines")
+    smoke: bool = False
+    """The bundled IMDB, width 8, 2 seeds, 3 epochs: shows in a minute that everything runs. Kept apart in OUT/smoke."""
     datasets: tuple[str, ...] = configs.DATASETS
     """Names for `hire_jax.load_dataset`, as NAME or NAME/SPLIT."""
     models: tuple[str, ...] = configs.CORE
     """Architectures, as in `hire_jax.models`."""
-    seeds: int = 10
-    """Seeds 0 .. n-1, trained together as one program."""
-    epochs: int | None = None
-    """At most this many epochs; None takes the configuration's."""
     tune: bool = False
     """Instead: try the grid of the configuration file on validation and print what to write into it."""
     render: bool = False
     """Instead: train nothing, and print the table of the cells that are finished in --out."""
-    devices: int | None = None
-    """Spread the seeds over this many devices; must divide --seeds."""
-    root: Path | None = None
-    """Folder with dataset files."""
-    out: Path = Path("runs/baselines")
-    """Folder for results; finished cells found there are not run again."""
-    smoke: bool = False
-    """The bundled IMDB, width 8, 2 seeds, 3 epochs: shows in a minute that everything runs. Kept apart in OUT/smoke."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +83,7 @@ def main(settings: Settings, console: Console | None = None) -> dict[tuple[str, 
         raise SystemExit(f"--models: unknown model {unknown[0]!r}; configured are {', '.join(configs.MODELS)}")
     store = ResultStore(settings.out)
     cells: dict[tuple[str, str], Cell] = {}
-    try:
+    with resumable(settings.out, console):
         for name in settings.datasets:
             dataset = load(name, settings)
             jobs = plan(name, dataset, settings)
@@ -103,10 +95,6 @@ def main(settings: Settings, console: Console | None = None) -> dict[tuple[str, 
                 report_search(name, jobs, found, console)
             else:
                 cells |= {(name, job.model): found[key(job.config)] for job in jobs if key(job.config) in found}
-    except KeyboardInterrupt:
-        console.print(f"\nStopped. Finished cells are in {settings.out}; the same command goes on from there.",
-                      soft_wrap=True, highlight=False)
-        sys.exit(130)
     if not settings.tune:
         report(cells, settings, store, console)
     return cells

@@ -13,7 +13,6 @@ Examples:
 
 import dataclasses
 import hashlib
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -29,6 +28,7 @@ import hire_jax as hj
 from experiments.configs.hire import DISTILLATION, TRAINING, Distillation, Network
 from experiments.console import Tracker, track
 from experiments.memory import use_heap_for_large_arrays
+from experiments.settings import GraphSettings, TrainingSettings, resumable
 from experiments.store import Cell, ResultStore, key
 
 Method = Literal["plain", "node", "relation", "hire"]
@@ -36,23 +36,16 @@ Variant = Literal["all_pairs", "prototype", "edges"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(TrainingSettings, GraphSettings):
     """What to run. Numbers left at None come from experiments/configs/hire.py."""
 
-    dataset: str = "imdb_gtn"
-    """A bundled name, or NAME of a NAME.npz in --root or $HIRE_JAX_DATA."""
-    split: str | None = None
-    """One of the dataset's splits; None takes its default."""
-    root: Path | None = None
-    """Folder with dataset files."""
+    out: Path = Path("runs/hire")
     models: tuple[str, ...] = ("RGCN", "HGT")
     """Architectures: teacher and student are of the same kind."""
     methods: tuple[Method, ...] = ("plain", "node", "relation", "hire")
     """plain: no teacher. node: KL on logits. relation: type-pair correlations. hire: both."""
     variants: tuple[Variant, ...] = ("all_pairs",)
     """Of the relation-level term: every pair of nodes, one prototype a type, or the ends of edges."""
-    seeds: int = 5
-    """Seeds 0 .. n-1, trained together as one program."""
     teacher_hidden: int | None = None
     """Width of the teacher."""
     student_hidden: int | None = None
@@ -63,16 +56,8 @@ class Settings:
     """Weight of the relation-level term."""
     temperature: float | None = None
     """Temperature of the node-level term."""
-    epochs: int | None = None
-    """At most this many epochs."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the layers; parameters and losses stay float32."""
-    devices: int | None = None
-    """Spread the seeds over this many devices; must divide --seeds."""
-    out: Path = Path("runs/hire")
-    """Folder for results; finished cells found there are not run again."""
-    smoke: bool = False
-    """Narrow models, few epochs, 2 seeds: shows in a minute that everything runs. Kept apart in OUT/smoke."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,13 +88,12 @@ def main(settings: Settings, console: Console | None = None) -> list[hj.report.R
     store = ResultStore(settings.out)
     console.print(f"{dataset!r}\n{len(jobs)} cells of {settings.seeds} seeds on {jax.device_count()} "
                   f"{jax.default_backend()} device(s); results in {settings.out}", soft_wrap=True, highlight=False)
-    try:
+
+    def finished() -> str:
+        return f"{sum(store.finished(job.config) is not None for job in jobs)} of {len(jobs)}"
+
+    with resumable(settings.out, console, finished):
         run(jobs, settings, dataset, store, console)
-    except KeyboardInterrupt:
-        finished = sum(store.finished(job.config) is not None for job in jobs)
-        console.print(f"\nStopped. {finished} of {len(jobs)} cells are finished in {settings.out}; the same command "
-                      "goes on from there.", soft_wrap=True, highlight=False)
-        sys.exit(130)
     return report(jobs, settings, store, console)
 
 

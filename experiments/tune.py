@@ -19,6 +19,7 @@ from rich.table import Table
 import hire_jax as hj
 from experiments import hire
 from experiments.memory import use_heap_for_large_arrays
+from experiments.settings import GraphSettings, RunSettings, resumable
 from experiments.store import ResultStore, key
 
 TEMPERATURES = (1.0, 2.0, 4.0)
@@ -27,29 +28,19 @@ BETAS = (0.1, 1.0, 10.0, 100.0)
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(RunSettings, GraphSettings):
     """What to search."""
 
-    dataset: str = "imdb_gtn"
-    """A bundled name, or NAME of a NAME.npz in --root or $HIRE_JAX_DATA."""
-    split: str | None = None
-    """One of the dataset's splits; None takes its default."""
-    root: Path | None = None
-    """Folder with dataset files."""
+    seeds: int = 3
+    out: Path = Path("runs/tune")
     models: tuple[str, ...] = ("RGCN", "HGT")
     """Architectures to tune, each by itself."""
     variant: hire.Variant = "all_pairs"
     """Of the relation-level term."""
-    seeds: int = 3
-    """Seeds 0 .. n-1."""
-    epochs: int | None = None
-    """At most this many epochs; None takes the configuration's."""
-    out: Path = Path("runs/tune")
-    """Folder for results; finished cells found there are not run again."""
 
 
 def main(settings: Settings, console: Console | None = None) -> dict[str, hj.Objective]:
-    """Runs both searches, prints every cell, and returns {model: best objective}."""
+    """Runs both searches, prints every cell, and returns {model: best objective}; Ctrl-C as in experiments.hire."""
     console = console or Console()
     use_heap_for_large_arrays()
     dataset = hj.load_dataset(settings.dataset, root=settings.root, split=settings.split)
@@ -57,17 +48,18 @@ def main(settings: Settings, console: Console | None = None) -> dict[str, hj.Obj
     common = hire.Settings(dataset=settings.dataset, split=settings.split, root=settings.root, seeds=settings.seeds,
                            methods=("plain", "node"), epochs=settings.epochs, out=settings.out)
     best = {}
-    for model in settings.models:
-        teacher, plain, node = hire.plan(dataclasses.replace(common, models=(model,)), dataset)
-        grid = {f"T {t:g}, alpha {a:g}": hj.Objective(soft_target_kl=a, temperature=t)
-                for t in TEMPERATURES for a in ALPHAS}
-        scores = _search(model, [teacher, plain, *_jobs(node, grid)], common, dataset, store, console)
-        chosen = grid[max(grid, key=lambda label: scores[label])]
-        grid = {f"beta {b:g}": dataclasses.replace(chosen, type_pair_correlation=b, variant=settings.variant)
-                for b in BETAS}
-        scores = _search(model, [teacher, *_jobs(node, grid)], common, dataset, store, console)
-        best[model] = grid[max(grid, key=lambda label: scores[label])]
-        console.print(f"{model}: {best[model]}", soft_wrap=True, highlight=False)
+    with resumable(settings.out, console):
+        for model in settings.models:
+            teacher, plain, node = hire.plan(dataclasses.replace(common, models=(model,)), dataset)
+            grid = {f"T {t:g}, alpha {a:g}": hj.Objective(soft_target_kl=a, temperature=t)
+                    for t in TEMPERATURES for a in ALPHAS}
+            scores = _search(model, [teacher, plain, *_jobs(node, grid)], common, dataset, store, console)
+            chosen = grid[max(grid, key=lambda label: scores[label])]
+            grid = {f"beta {b:g}": dataclasses.replace(chosen, type_pair_correlation=b, variant=settings.variant)
+                    for b in BETAS}
+            scores = _search(model, [teacher, *_jobs(node, grid)], common, dataset, store, console)
+            best[model] = grid[max(grid, key=lambda label: scores[label])]
+            console.print(f"{model}: {best[model]}", soft_wrap=True, highlight=False)
     return best
 
 

@@ -1,0 +1,61 @@
+"""What the command lines of the training experiments have in common: settings, and what Ctrl-C does.
+
+tyro shows the strings below the fields as help; an experiment that sets another default repeats the field alone.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSettings:
+    """Of every experiment that trains cells and keeps them on disk."""
+
+    root: Path | None = None
+    """Folder with dataset files."""
+    seeds: int = 5
+    """Seeds 0 .. n-1, trained together as one program."""
+    epochs: int | None = None
+    """At most this many epochs; None takes the configuration's."""
+    out: Path = Path("runs")
+    """Folder for results; finished cells found there are not run again."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSettings(RunSettings):
+    """Of one whose seeds can be spread, and that can be tried out first."""
+
+    devices: int | None = None
+    """Spread the seeds over this many devices; must divide --seeds."""
+    smoke: bool = False
+    """Narrow models, few epochs, 2 seeds: shows in a minute that everything runs. Kept apart in OUT/smoke."""
+
+
+@dataclasses.dataclass(frozen=True)
+class GraphSettings:
+    """Of an experiment on one graph."""
+
+    dataset: str = "imdb_gtn"
+    """A bundled name, or NAME of a NAME.npz in --root or $HIRE_JAX_DATA."""
+    split: str | None = None
+    """One of the dataset's splits; None takes its default."""
+
+
+@contextmanager
+def resumable(out: Path, console: Console, finished: Callable[[], str] | None = None) -> Iterator[None]:
+    """Ctrl-C inside says where the finished cells are, which stay on disk, and exits with status 130.
+
+    `finished` counts them, as in "2 of 3".
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        cells = "Finished cells are" if finished is None else f"{finished()} cells are finished"
+        console.print(f"\nStopped. {cells} in {out}; the same command goes on from there.", soft_wrap=True,
+                      highlight=False)
+        sys.exit(130)

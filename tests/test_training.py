@@ -520,3 +520,21 @@ def test_hgt_learns_in_bfloat16(planted):
     result = fit(model, planted, **LEARN)
     assert np.all(result.metrics["test_accuracy"] > 0.75)
     assert {leaf.dtype for leaf in jax.tree.leaves(result.params)} == {jnp.dtype("float32")}
+
+
+class Centred(Small, kw_only=True):
+    """Its first variables depend on the data: shapes alone do not give them."""
+
+    @nn.compact
+    def __call__(self, graph, *, train=False):
+        output = super().__call__(graph, train=train)
+        mean = self.param("mean", lambda key: output.logits.mean(axis=0))
+        return output._replace(logits=output.logits - mean)
+
+
+def test_a_model_that_starts_from_the_data(dataset):
+    still = fit(Centred(), dataset, seeds=1, epochs=1, learning_rate=0.0, weight_decay=0.0)
+    variables = Small().init(named_key(jax.random.key(0), "init"), dataset.graph)
+    output: Any = Small().apply(variables, dataset.graph)
+    np.testing.assert_allclose(still.params["params"]["mean"][0], output.logits.mean(axis=0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(still.params["params"]["out"]["kernel"][0], variables["params"]["out"]["kernel"])

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from flax.errors import LazyInitError
 
 from hire_jax import metrics as scores
 from hire_jax.conflicts import pcgrad
@@ -47,9 +48,13 @@ def named_key(key: jax.Array, name: str) -> jax.Array:
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
-@partial(jax.jit, static_argnums=2)
 def _initial_params(keys: jax.Array, graph: HeteroGraph, model: nn.Module) -> Params:
-    return jax.vmap(lambda key: model.init(named_key(key, "init"), graph))(keys)
+    """Variables for each key, from the shapes of the graph alone: the forward pass is neither run nor compiled."""
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), graph)
+    try:
+        return jax.vmap(lambda key: model.lazy_init(named_key(key, "init"), shapes))(keys)
+    except LazyInitError:  # a model whose initial variables depend on the data
+        return jax.jit(jax.vmap(lambda key: model.init(named_key(key, "init"), graph)))(keys)
 
 
 def initial_states(seeds: jax.Array, graph: HeteroGraph, model: nn.Module, objective: Objective,

@@ -210,15 +210,15 @@ def report(results: dict[str, dict[str, Any]], console: Console) -> None:
     shown = [size for size in sizes if size in (10**3, 10**4, 10**5, 10**6)] or sizes[-2:]
     for title, unit in (("Value and gradient, ms (median)", 1e3), ("Peak memory beyond the inputs, MiB", 2**-20)):
         timing = unit == 1e3
-        table = Table("loss", "form", *(f"{size:,}" for size in shown), "at most", "growth" if timing else "ended by",
+        table = Table("loss", "form", *(f"{size:,}" for size in shown), "largest", "growth" if timing else "ended by",
                       title=title, title_justify="left")  # fmt: skip
         for name, forms in results.items():
             for form, facts in forms.items():
                 values = {row["rows"]: float(np.median(row["seconds"])) if timing else row["memory"]
                           for row in facts["rows"]}  # fmt: skip
                 cells = [_number(values[size] * unit) if values.get(size) is not None else "-" for size in shown]
-                at_most = f"{max(values):,}: {_number((values[max(values)] or 0) * unit)}" if values else "-"
-                table.add_row(name, form if form != "sample" else f"sample={facts['sample']}", *cells, at_most,
+                largest = f"{max(values):,}: {_number((values[max(values)] or 0) * unit)}" if values else "-"
+                table.add_row(name, form if form != "sample" else f"sample={facts['sample']}", *cells, largest,
                               _growth_cell(facts["growth"]) if timing else _end_cell(facts["stopped"]))  # fmt: skip
         console.print(table)
     for name, forms in results.items():

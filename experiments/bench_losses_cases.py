@@ -122,11 +122,7 @@ def inputs(name: str, rows: int) -> Inputs:
 
 
 def compiled(name: str, rows: int, arguments: Inputs, sample: int | None = None) -> tuple[Any, Inputs]:
-    """The loss and its gradient as a compiled program, and its arguments on the device.
-
-    Raises:
-      ValueError: the loss refuses that many rows.
-    """
+    """The loss and its gradient as a compiled program, and its arguments on the device."""
     case, loss = CASES[name], getattr(losses, name)
     options = case.options(rows)
 
@@ -149,8 +145,8 @@ def takes_sample(name: str) -> bool:
     return "sample" in inspect.signature(getattr(losses, name)).parameters
 
 
-def row_limit(name: str, rows: int = 10_000_000) -> int | None:
-    """The number of rows beyond which the loss wants `sample=`, by its own message; None where it takes `rows`.
+def refusal(name: str, rows: int) -> str | None:
+    """What the loss says where it does not take so many rows without `sample=`; None where it does.
 
     Only shapes are looked at, no array is made.
     """
@@ -160,8 +156,14 @@ def row_limit(name: str, rows: int = 10_000_000) -> int | None:
     try:
         jax.eval_shape(getattr(losses, name), side, side)
     except ValueError as error:
-        return limit_named(str(error))
+        return str(error)
     return None
+
+
+def row_limit(name: str, rows: int = 10_000_000) -> int | None:
+    """The number of rows beyond which the loss wants `sample=`, by its own message; None where it takes `rows`."""
+    message = refusal(name, rows)
+    return None if message is None else limit_named(message)
 
 
 def limit_named(message: str) -> int:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _FORMS = {"ours": ("hire_jax", "o-", 0), "sample": ("hire_jax, sample=", "s-", 2), "torch": ("torch", "^--", 1)}
+_ENDED = "no further: memory, time or refusal"
 _LOSSES_A_ROW = 3
 
 
@@ -64,7 +65,8 @@ def losses_figure(results: Mapping[str, Mapping[str, Any]], path: str | os.PathL
         for axes in grid.ravel():
             for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
                 found.setdefault(label, handle)
-        figure.legend(list(found.values()), list(found), loc="outside upper left", ncols=3, frameon=False)
+        labels = [label for label in (*(label for label, _, _ in _FORMS.values()), _ENDED) if label in found]
+        figure.legend([found[label] for label in labels], labels, loc="outside upper left", ncols=4, frameon=False)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".partial")
         figure.savefig(partial, format="png", metadata={"Software": None})
@@ -83,4 +85,4 @@ def _line(axes: Axes, form: str, facts: Mapping[str, Any], unit: str) -> None:
     axes.plot(*zip(*points, strict=True), style, color=_COLORS[color], linewidth=1.2, markersize=3.5, label=label,
               zorder=3)  # fmt: skip
     if facts["stopped"] is not None:
-        axes.plot(*points[-1], "x", color="black", markersize=7, zorder=4, label="no further: memory, time or refusal")
+        axes.plot(*points[-1], "x", color="black", markersize=7, zorder=4, label=_ENDED)

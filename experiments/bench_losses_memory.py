@@ -20,7 +20,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from experiments.bench_losses_cases import CASES, compiled, inputs
+from experiments.bench_losses_cases import CASES, compiled, inputs, refusal
 from experiments.bench_memory import _rise, _status, program_bytes
 
 Form = Literal["ours", "sample", "torch"]
@@ -75,22 +75,18 @@ def measure(job: Job) -> dict[str, Any]:
 
         power = torch_losses.POWER.get(job.loss, 1)
     for size in job.sizes:
-        seconds, memory = expected(rows, size, "seconds"), expected(rows, size, "memory", power)
-        if seconds > job.seconds:
+        if job.form == "ours" and (message := refusal(job.loss, size)) is not None:
+            return ended(size, "refused", message)
+        if job.form == "torch" and (memory := expected(rows, size, "memory", power)) > job.bytes_limit:
+            most = reaches(rows, job.bytes_limit, power)
+            return ended(size, "memory", f"some {memory / 2**30:.1f} GiB expected; {most:,} rows reach the limit")
+        if (seconds := expected(rows, size, "seconds")) > job.seconds:
             return ended(size, "time", f"some {seconds:.0f} s expected")
         planned = None
         if job.form == "torch":
-            if memory > job.bytes_limit:
-                most = reaches(rows, job.bytes_limit, power)
-                return ended(size, "memory", f"some {memory / 2**30:.1f} GiB expected; {most:,} rows reach the limit")
             call = torch_call(job.loss, size)
         else:
-            try:
-                program, arguments = compiled(job.loss, size, inputs(job.loss, size), job.sample)
-            except ValueError as error:
-                if "sample=" not in str(error):
-                    raise
-                return ended(size, "refused", str(error))
+            program, arguments = compiled(job.loss, size, inputs(job.loss, size), job.sample)
             planned = program_bytes(program) - program.memory_analysis().argument_size_in_bytes
             if planned > job.bytes_limit:
                 return ended(size, "memory", f"{planned / 2**30:.1f} GiB planned")

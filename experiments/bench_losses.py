@@ -11,7 +11,8 @@ node, two types where a loss has types. Three forms:
 A process of its own for each loss and form finds peak memory beyond the inputs and how far it can go
 (experiments.bench_losses_memory). Then this process takes times, medians of --repeats turns in which every form of the
 loss has one call, compiled before. The growth printed is the exponent of time between the three largest sizes;
-"quadratic" and "cubic" mark those near 2 and 3.
+"quadratic" and "cubic" mark those near 2 and 3, in brackets those that are so by the algorithm while the sizes measured
+do not show it.
 
 Examples:
   python -m experiments.bench_losses --peer torch            # some 30 minutes
@@ -219,7 +220,7 @@ def report(results: dict[str, dict[str, Any]], console: Console) -> None:
                 cells = [_number(values[size] * unit) if values.get(size) is not None else "-" for size in shown]
                 largest = f"{max(values):,}: {_number((values[max(values)] or 0) * unit)}" if values else "-"
                 table.add_row(name, form if form != "sample" else f"sample={facts['sample']}", *cells, largest,
-                              _growth_cell(facts["growth"]) if timing else _end_cell(facts["stopped"]))  # fmt: skip
+                              _growth_cell(facts["growth"], power_of(name, form)) if timing else _end_cell(facts["stopped"]))  # fmt: skip
         console.print(table)
     for name, forms in results.items():
         for form, facts in forms.items():
@@ -233,8 +234,21 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _growth_cell(exponent: float | None) -> str:
-    return "-" if exponent is None else f"{exponent:.1f} {mark(exponent)}".strip()
+def _growth_cell(exponent: float | None, power: int) -> str:
+    """The measured exponent and its mark; where the algorithm says otherwise, that in brackets."""
+    by_algorithm = mark(power)
+    bracket = f"({by_algorithm})" if by_algorithm and by_algorithm != mark(exponent) else ""
+    measured = "-" if exponent is None else f"{exponent:.1f} {mark(exponent)}"
+    return " ".join(f"{measured} {bracket}".split())
+
+
+def power_of(name: str, form: str) -> int:
+    """The power of rows with which time grows by the algorithm; with `sample=` only the draw is of all rows."""
+    if form == "torch":
+        from experiments.peers import torch_losses
+
+        return torch_losses.POWER.get(name, 1)
+    return CASES[name].power if form == "ours" else 1
 
 
 def _end_cell(stopped: dict[str, Any] | None) -> str:

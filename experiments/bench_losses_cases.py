@@ -32,6 +32,8 @@ class Case:
 
     make: Callable[[int, np.random.Generator], Inputs]
     learned: int = 1
+    power: int = 1
+    """Time grows as rows to this power by the algorithm, which small sizes need not show."""
     options: Callable[[int], dict[str, Any]] = lambda rows: {}
 
 
@@ -104,10 +106,10 @@ CASES = {
     "cosine_embedding": Case(_features),
     "linear_cka": Case(_features),
     "vid": Case(_predicted_features, learned=2),
-    "contrastive": Case(_features),
-    "rkd_distance": Case(_features),
-    "rkd_angle": Case(_features),
-    "similarity_preserving": Case(_features),
+    "contrastive": Case(_features, power=2),
+    "rkd_distance": Case(_features, power=2),
+    "rkd_angle": Case(_features, power=3),
+    "similarity_preserving": Case(_features, power=2),
     "global_structure": Case(_features),
     "type_pair_correlation": Case(_typed_features),
     "local_structure": Case(_linked_features),

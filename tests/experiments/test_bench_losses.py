@@ -60,6 +60,9 @@ def test_exponents_and_their_marks():
     assert growth(small) is None and growth([]) is None
     assert [mark(e) for e in (None, 0.9, 1.3, 5.0)] == [""] * 4
     assert [mark(e) for e in (1.8, 2.1, 2.8)] == ["quadratic", "quadratic", "cubic"]
+    assert bench_losses._growth_cell(2.3, 3) == "2.3 quadratic (cubic)"
+    assert bench_losses._growth_cell(2.0, 2) == "2.0 quadratic" and bench_losses._growth_cell(1.1, 1) == "1.1"
+    assert bench_losses._growth_cell(None, 1) == "-" and bench_losses._growth_cell(None, 2) == "- (quadratic)"
 
 
 def test_what_is_expected_of_the_next_size():

@@ -219,8 +219,9 @@ def report(results: dict[str, dict[str, Any]], console: Console) -> None:
                           for row in facts["rows"]}  # fmt: skip
                 cells = [_number(values[size] * unit) if values.get(size) is not None else "-" for size in shown]
                 largest = f"{max(values):,}: {_number((values[max(values)] or 0) * unit)}" if values else "-"
-                table.add_row(name, form if form != "sample" else f"sample={facts['sample']}", *cells, largest,
-                              _growth_cell(facts["growth"], power_of(name, form)) if timing else _end_cell(facts["stopped"]))  # fmt: skip
+                end = _growth_cell(facts["growth"], power_of(name, form)) if timing else _end_cell(facts["stopped"])
+                label = form if form != "sample" else f"sample={facts['sample']}"
+                table.add_row(name, label, *cells, largest, end)
         console.print(table)
     for name, forms in results.items():
         for form, facts in forms.items():

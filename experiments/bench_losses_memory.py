@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.bench_losses_cases import CASES, compiled, inputs, refusal
-from experiments.bench_memory import _rise, _status, program_bytes
+from experiments.bench_memory import program_bytes, resident_bytes, resident_rise
 
 Form = Literal["ours", "sample", "torch"]
 Row = Mapping[str, Any]
@@ -102,11 +102,11 @@ def _one_call(call: Callable[[], float]) -> tuple[float, int | None, int | None]
     taken: list[float] = []
     if jax.default_backend() != "cpu" or not sys.platform.startswith("linux"):
         return call(), None, None
-    before = _status("VmHWM")
-    rise = _rise(lambda: taken.append(call()))
+    before = resident_bytes("VmHWM")
+    rise = resident_rise(lambda: taken.append(call()))
     if rise is None:  # a container that forbids to reset the kernel's mark
         return call(), None, None
-    return taken[0], rise, max(before, _status("VmHWM"))
+    return taken[0], rise, max(before, resident_bytes("VmHWM"))
 
 
 def torch_call(name: str, rows: int) -> Callable[[], float]:

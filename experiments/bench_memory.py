@@ -91,12 +91,12 @@ def measure(job: Job) -> Memory:
     if job.contender.startswith("hire_jax"):
         ours = OurEpochs(dataset, model, seeds=job.seeds, epochs=job.epochs)
         held, compiled = ours.compiled.memory_analysis().argument_size_in_bytes, program_bytes(ours.compiled)
-        working = _rise(ours) if jax.default_backend() == "cpu" else None
+        working = resident_rise(ours) if jax.default_backend() == "cpu" else None
     else:
         from experiments.peers import pyg
 
         theirs = pyg.Training(pyg.peers(dataset, model)[job.contender], dataset, epochs=job.epochs)
-        held, working = theirs.held_bytes(), _rise(theirs)
+        held, working = theirs.held_bytes(), resident_rise(theirs)
     peak = None if working is None else held + working
     return {"held": held, "working": working, "peak": peak, "compiled": compiled}
 
@@ -108,7 +108,7 @@ def program_bytes(compiled: Any) -> int:
                + sizes.temp_size_in_bytes)
 
 
-def _rise(call: Any) -> int | None:
+def resident_rise(call: Any) -> int | None:
     """By how many bytes the largest resident set during `call` exceeds the one before it; None if not on Linux."""
     if not sys.platform.startswith("linux"):
         return None
@@ -120,12 +120,13 @@ def _rise(call: Any) -> int | None:
         Path("/proc/self/clear_refs").write_text("5")  # the mark of the largest resident set, back to the present one
     except OSError:  # a container that forbids it
         return None
-    before = _status("VmRSS")
+    before = resident_bytes("VmRSS")
     call()
-    return max(_status("VmHWM") - before, 0)
+    return max(resident_bytes("VmHWM") - before, 0)
 
 
-def _status(field: str) -> int:
+def resident_bytes(field: str) -> int:
+    """This process's resident set now ("VmRSS") or at its largest ("VmHWM"), on Linux."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 

@@ -38,24 +38,29 @@ def value_and_gradients(name: str, arguments: list[Any], leaves: list[Tensor]) -
 
 
 def soft_target_kl(s: Tensor, t: Tensor) -> Tensor:
+    """`kl_div` of log-probabilities, divided by the batch."""
     return F.kl_div(F.log_softmax(s, dim=1), F.softmax(t, dim=1), reduction="batchmean")
 
 
 def bernoulli_kl(s: Tensor, t: Tensor) -> Tensor:
+    """Cross-entropy against the teacher's probabilities, which contains their entropy."""
     return F.binary_cross_entropy_with_logits(s, torch.sigmoid(t), reduction="sum") / len(s)
 
 
 def reverse_kl(s: Tensor, t: Tensor) -> Tensor:
+    """`kl_div` with the roles exchanged."""
     return F.kl_div(F.log_softmax(t, dim=1), F.softmax(s, dim=1), reduction="batchmean")
 
 
 def jensen_shannon(s: Tensor, t: Tensor) -> Tensor:
+    """Two `kl_div` to the mean of the probabilities."""
     p, q = F.softmax(s, dim=1), F.softmax(t, dim=1)
     middle = (0.5 * (p + q)).log()
     return 0.5 * (F.kl_div(middle, p, reduction="batchmean") + F.kl_div(middle, q, reduction="batchmean"))
 
 
 def decoupled_kd(s: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+    """The other classes' softmax by taking 1000 from the true class's logit; weights 1 and 8."""
     true = F.one_hot(labels, s.shape[1])
 
     def two(p: Tensor) -> Tensor:
@@ -66,6 +71,7 @@ def decoupled_kd(s: Tensor, t: Tensor, labels: Tensor) -> Tensor:
 
 
 def dist(s: Tensor, t: Tensor) -> Tensor:
+    """Cosines of centred probabilities, over rows and over columns."""
     def pearson(a: Tensor, b: Tensor) -> Tensor:
         return F.cosine_similarity(a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True), dim=1, eps=1e-8).mean()
 
@@ -74,31 +80,38 @@ def dist(s: Tensor, t: Tensor) -> Tensor:
 
 
 def logit_mse(s: Tensor, t: Tensor) -> Tensor:
+    """Summed over classes like ours."""
     return F.mse_loss(s, t) * s.shape[1]
 
 
 def attention_transfer(s: Tensor, t: Tensor) -> Tensor:
+    """Mean square of maps of length 1."""
     return F.mse_loss(F.normalize(s.pow(2).mean(1), dim=0), F.normalize(t.pow(2).mean(1), dim=0))
 
 
 def cosine_embedding(s: Tensor, t: Tensor) -> Tensor:
+    """With target 1."""
     return F.cosine_embedding_loss(s, t, torch.ones(len(s)))
 
 
 def linear_cka(s: Tensor, t: Tensor) -> Tensor:
+    """By the covariances of centred features."""
     s, t = s - s.mean(0), t - t.mean(0)
     return 1 - (s.T @ t).pow(2).sum() / ((s.T @ s).norm() * (t.T @ t).norm())
 
 
 def vid(mean: Tensor, log_variance: Tensor, t: Tensor) -> Tensor:
+    """Normal log-likelihood with a variance a feature."""
     return 0.5 * (log_variance + (t - mean).pow(2) / log_variance.exp()).sum(1).mean()
 
 
 def contrastive(s: Tensor, t: Tensor) -> Tensor:
+    """Cross-entropy over the whole matrix of cosines, temperature 0.1."""
     return F.cross_entropy(F.normalize(s) @ F.normalize(t).T / 0.1, torch.arange(len(s)))
 
 
 def rkd_distance(s: Tensor, t: Tensor) -> Tensor:
+    """Distances by the Gram matrix, each side divided by its mean."""
     def distances(e: Tensor) -> Tensor:
         squares = e.pow(2).sum(1)
         d = (squares[:, None] + squares[None] - 2 * (e @ e.T)).clamp(min=1e-12).sqrt()
@@ -111,6 +124,7 @@ def rkd_distance(s: Tensor, t: Tensor) -> Tensor:
 
 
 def rkd_angle(s: Tensor, t: Tensor) -> Tensor:
+    """All n³ angles at once."""
     def angles(e: Tensor) -> Tensor:
         arms = F.normalize(e[None] - e[:, None], p=2, dim=2)
         return torch.bmm(arms, arms.transpose(1, 2))
@@ -121,28 +135,34 @@ def rkd_angle(s: Tensor, t: Tensor) -> Tensor:
 
 
 def similarity_preserving(s: Tensor, t: Tensor) -> Tensor:
+    """Both [n, n] matrices, rows of length 1."""
     return (F.normalize(t @ t.T) - F.normalize(s @ s.T)).pow(2).sum() / len(s) ** 2
 
 
 def global_structure(s: Tensor, t: Tensor) -> Tensor:
+    """Both matrices of cosines."""
     s, t = F.normalize(s), F.normalize(t)
     return F.mse_loss(s @ s.T, t @ t.T)
 
 
 def type_pair_correlation(s: dict[str, Tensor], t: dict[str, Tensor]) -> Tensor:
+    """Both matrices of cosines between two types."""
     return F.mse_loss(F.normalize(s["a"]) @ F.normalize(s["b"]).T, F.normalize(t["a"]) @ F.normalize(t["b"]).T)
 
 
 def local_structure(s: Tensor, t: Tensor, senders: Tensor, receivers: Tensor) -> Tensor:
+    """One relation within one type, by scattered softmaxes."""
     return _of_relation((s, s), (t, t), senders, receivers)
 
 
 def typed_local_structure(s: dict[str, Tensor], t: dict[str, Tensor], edges: dict[Any, Any]) -> Tensor:
+    """The mean over relations."""
     terms = [_of_relation((s[a], s[b]), (t[a], t[b]), *ends) for (a, _, b), ends in edges.items()]
     return torch.stack(terms).mean()
 
 
 def attention_map_kl(s: Tensor, t: Tensor, receivers: Tensor) -> Tensor:
+    """`kl_div` of attention weights over the number of receivers."""
     return F.kl_div(s.log(), t, reduction="sum") / (s.shape[1] * len(receivers.unique()))
 
 

@@ -38,9 +38,11 @@ has the arguments, shapes and edge cases as well.
 
 What all losses share:
 
-- Arrays in, a scalar out (of a reliability one number a row): the mean over rows of a sum over classes, or of a mean
-  over features where the formula says `mean_c`. A loss that shrinks with the number of rows says so in its pitfalls.
-- Times T² where there is a `temperature`, so that the gradient's size stays about the same when T changes.
+- Arrays in, a scalar out; of a reliability one number a row. A loss that is one of each row is a mean over rows, of a
+  sum over classes, or of a mean over features where the formula says `mean_c`. A loss that shrinks with the number of
+  rows says so in its pitfalls.
+- Losses on softened class probabilities are multiplied by T², so that the gradient's size stays about the same when T
+  changes. `contrastive` has a temperature of its own kind, without that factor.
 - `where` is a mask of rows. What other rows hold, NaN included, has no influence; with no row left the loss is 0 and
   its gradient 0.
 - `weights`, where a loss has it, makes the mean a weighted one: over rows, node types or relations; 0 leaves one

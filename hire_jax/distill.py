@@ -59,7 +59,7 @@ class Objective:
 
     Args:
       supervised: weight of the cross-entropy on training labels. This and the next two are numbers, or functions
-        of the epoch (from 0) such as optax schedules.
+        of the epoch (from 0) such as optax schedules; a function has no place in a cell's key of experiments.
       soft_target_kl: weight alpha of the node-level term.
       type_pair_correlation: weight beta of the relation-level term.
       temperature: T of the node-level term.
@@ -73,9 +73,11 @@ class Objective:
         `losses.correctness_reliability`.
       group_weights: of the relation-level term, {node type: weight}, or {edge type: weight} with variant "edges".
       uncertainty: learns a log variance s_k a term beside the student: the sum over terms of
-        (exp(-s_k) w_k L_k + s_k) / 2 (arXiv 1705.07115). A term that can reach 0 drives its own weight up.
+        (exp(-s_k) w_k L_k + s_k) / 2 (arXiv 1705.07115). A term that can reach 0 drives its own weight up. `fit`'s
+        weight decay pulls s towards 0 as it does parameters.
       pcgrad: where the gradients of two weighted terms point against each other, takes from each what opposes the
-        other (arXiv 2001.06782, `hire_jax.pcgrad`); one backward pass a term. For `fit`; the loss is the same.
+        other (arXiv 2001.06782, `hire_jax.pcgrad`); one backward pass a term. For `fit`; the loss is the same. What
+        `uncertainty` learns is left out of it.
     """
 
     supervised: Weight = 1.0
@@ -105,7 +107,12 @@ class Objective:
             if getattr(self, name) not in allowed:
                 listed = ", ".join(map(repr, allowed[:-1])) + f" or {allowed[-1]!r}"
                 raise ValueError(f"{name} must be {listed}, got {getattr(self, name)!r}")
-        object.__setattr__(self, "group_weights", tuple(sorted(dict(self.group_weights).items())))  # hashable
+        object.__setattr__(self, "group_weights", tuple(sorted(dict(self.group_weights).items(), key=repr)))  # hashable
+        idle = {"reliability": self.reliability is not None and "soft_target_kl" not in self.terms,
+                "group_weights": bool(self.group_weights) and "type_pair_correlation" not in self.terms,
+                "pcgrad": self.pcgrad and not self.terms}
+        for name in (name for name, nothing in idle.items() if nothing):
+            raise ValueError(f"{name} is given, but no term that it acts on has a weight")
         for group, weight in self.group_weights:
             if not weight >= 0:
                 raise ValueError(f"group_weights of {group!r} must be >= 0, got {weight}")
@@ -155,11 +162,13 @@ class Objective:
         added = {}
         for name, value in terms.items():
             weight = getattr(self, name)
-            value = (weight(jnp.asarray(epoch)) if callable(weight) else weight) * value
+            weight = weight(jnp.asarray(epoch)) if callable(weight) else weight
+            on = jnp.asarray(weight) != 0  # a schedule may be at 0: then nothing is added, and nothing learned
+            value = weight * jnp.where(on, value, 0)
             if self.uncertainty:
                 if log_variances is None:
                     raise ValueError("log_variances must be given with uncertainty=True; init() makes them")
-                value = 0.5 * (jnp.exp(-log_variances[name]) * value + log_variances[name])
+                value = 0.5 * (jnp.exp(-log_variances[name]) * value + jnp.where(on, log_variances[name], 0))
             added[name] = value
         return added
 
@@ -199,9 +208,10 @@ class Objective:
             known |= set(groups)
             values.append(losses.type_pair_correlation(s, t, variant=self.variant, edges=within,
                                                        weights={g: w for g, w in weights.items() if g in groups}))
-        unknown = sorted(set(weights) - known)
+        unknown = sorted(set(weights) - known, key=repr)
         if unknown:
-            raise ValueError(f"group_weights names {unknown[0]!r}, but the matched layers have {sorted(known)}")
+            listed = sorted(known, key=repr)
+            raise ValueError(f"group_weights names {unknown[0]!r}, but the matched layers have {listed}")
         return sum(values, jnp.zeros(())) / len(values)
 
     def _edges_within(self, edges: Edges | None, layer: dict) -> Edges | None:
@@ -211,6 +221,9 @@ class Objective:
 
     def _matched_layers(self, student: Any, teacher: Any) -> list[tuple[dict, dict]]:
         """[(student layer, teacher layer)], both cut to the node types they share."""
+        if not len(teacher):
+            raise ValueError("the teacher has no hidden embeddings for type_pair_correlation to match; a mean_teacher "
+                             "has some with hidden_of=, a RandomTeacher where all its teachers have one form")
         if self.layers is None and len(student) != len(teacher):
             raise ValueError(f"student and teacher have {len(student)} and {len(teacher)} hidden layers; "
                              "name the layers to match with layers=")

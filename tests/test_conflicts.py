@@ -43,6 +43,14 @@ def test_two_opposed_gradients_lose_what_opposes():
     assert result @ one >= 0 and result @ other >= 0
 
 
+@pytest.mark.parametrize(("dtype", "scale"), [("f4", 1e20), ("f4", 1e-20), ("f2", 300.0), (jnp.bfloat16, 1e30)])
+def test_large_small_and_narrow_gradients(dtype, scale):
+    gradients = [jnp.asarray([scale, 0], dtype), jnp.asarray([-scale, scale], dtype)]
+    result = pcgrad(gradients, jax.random.key(0))
+    assert result.dtype == gradients[0].dtype
+    np.testing.assert_allclose(result.astype("f4") / np.float32(scale), [0.5, 1.5], rtol=1e-2)
+
+
 def test_without_conflict_it_is_the_sum():
     gradients = [jnp.array([1.0, 2.0]), jnp.array([3.0, -1.0]), jnp.zeros(2)]
     np.testing.assert_allclose(pcgrad(gradients, jax.random.key(1)), [4, 1])
@@ -52,5 +60,7 @@ def test_without_conflict_it_is_the_sum():
 def test_wrong_gradients_are_said():
     with pytest.raises(ValueError, match="gradients: expected at least one"):
         pcgrad([], jax.random.key(0))
+    with pytest.raises(ValueError, match=r"gradients: expected arrays of one shape, got \[\(2, 3\)\] at 0 and"):
+        pcgrad([jnp.ones((2, 3)), jnp.ones((3, 2))], jax.random.key(0))
     with pytest.raises(ValueError, match=r"gradients: expected one structure, got .* at 0 and .* at 1"):
         pcgrad([{"a": jnp.ones(2)}, {"b": jnp.ones(2)}], jax.random.key(0))

@@ -220,8 +220,11 @@ def test_a_model_of_one_layer_has_no_layer_to_match():
     ({"label_smoothing": -0.1}, "label_smoothing must be in [0, 1), got -0.1"),
     ({"variant": "pairs"}, "variant must be 'all_pairs', 'prototype' or 'edges', got 'pairs'"),
     ({"distil_rows": "val"}, "distil_rows must be 'all' or 'train', got 'val'"),
+    ({"reliability": "entropy"}, "reliability is given, but no term that it acts on has a weight"),
+    ({"group_weights": {"a": 1.0}, "soft_target_kl": 1.0}, "group_weights is given, but no term that it acts on"),
+    ({"pcgrad": True, "supervised": 0.0}, "pcgrad is given, but no term that it acts on has a weight"),
     ({"reliability": "luck"}, "reliability must be 'entropy', 'correctness' or None, got 'luck'"),
-    ({"group_weights": {"a": -1.0}}, "group_weights of 'a' must be >= 0, got -1.0"),
+    ({"group_weights": {"a": -1.0}, "type_pair_correlation": 1.0}, "group_weights of 'a' must be >= 0, got -1.0"),
 ])
 def test_bad_settings_are_refused(arguments, message):
     with pytest.raises(ValueError, match=re.escape(message)):
@@ -296,6 +299,11 @@ def test_uncertainty_weighs_terms_by_what_it_learns():
     at_best = {"supervised": jnp.log(terms["supervised"]), "soft_target_kl": jnp.log(2 * terms["soft_target_kl"])}
     slopes = jax.grad(lambda s: total(s)[0])(at_best)
     np.testing.assert_allclose([slopes["supervised"], slopes["soft_target_kl"]], 0, atol=1e-6)
+    off = Objective(soft_target_kl=lambda epoch: 0.0 * epoch, uncertainty=True)
+    infinite = TEACHER._replace(logits=TEACHER.logits.at[0, 0].set(jnp.inf))
+    value, slopes = jax.value_and_grad(
+        lambda s: off(STUDENT, LABELS, teacher=infinite, where=WHERE, log_variances=s)[0])(learned)
+    assert np.isfinite(value) and slopes["soft_target_kl"] == 0
     with pytest.raises(ValueError, match="log_variances must be given with uncertainty=True"):
         objective(STUDENT, LABELS, teacher=TEACHER, where=WHERE)
     assert Objective(soft_target_kl=2.0).init() == {}

@@ -12,8 +12,8 @@ from hire_jax.losses import rkd_distance, soft_target_kl
 
 try:
     import equinox as eqx
-except ImportError:
-    raise SystemExit("This example needs Equinox: install it with `pip install equinox`.") from None
+except ImportError as error:
+    raise ImportError("This example needs Equinox: install it with `pip install equinox`.") from error
 
 
 class Classifier(eqx.Module):

@@ -1,9 +1,9 @@
 """Distillation losses: arrays in, a scalar out.
 
-One rule for all: mean over rows, sum over classes (mean over features where a docstring says so), times T² where a
-temperature is used. `where` is a row mask; with no row left the loss is 0 and its gradient finite. The teacher's
-arrays are constants. Arithmetic is float32 or wider. `weights`, where a loss has it, makes a weighted mean: of rows,
-types or relations.
+One rule for all losses of single rows: mean over rows, sum over classes (mean over features where a docstring says so),
+times T² where class probabilities are softened. `where` is a row mask; with no row left the loss is 0 and its gradient
+finite. The teacher's arrays are constants. Arithmetic is float32 or wider. `weights`, where a loss has it, makes a
+weighted mean: of rows, types or relations.
 """
 
 from hire_jax.losses.alignment import linear_cka

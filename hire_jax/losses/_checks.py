@@ -5,7 +5,6 @@ Only shapes, dtypes and Python numbers are looked at, never the values inside ar
 are none.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -78,9 +77,12 @@ def check_weights(
     """The row mask, less the rows of weight 0, and the weights (constants), both None where not given."""
     if weights is None:
         return where, None
-    w = lax.stop_gradient(real_array("weights", weights))
+    given = jnp.asarray(weights)
+    w = lax.stop_gradient(real_array("weights", given.astype(jnp.float32) if given.dtype == jnp.bool_ else given))
     if w.shape != (rows,):
         raise ValueError(f"weights: expected shape ({rows},), one number a row, got {w.shape}")
+    if not isinstance(w, jax.core.Tracer) and bool(jnp.any(w < 0)):
+        raise ValueError(f"weights: expected numbers of at least 0, got {float(jnp.min(w))}")
     counted = w != 0
     return counted if where is None else where & counted, w
 
@@ -101,12 +103,20 @@ def check_group_weights(weights: Mapping[Any, ArrayLike] | None, groups: list[An
 
 
 def check_temperature(temperature: ArrayLike) -> None:
-    """A scalar; where it is a plain number, known while tracing, also positive and finite."""
+    """A scalar; where it is known, as under a trace it is not, also positive and finite."""
     if jnp.shape(temperature) != ():
         raise ValueError(f"temperature: expected a scalar, got shape {jnp.shape(temperature)}")
-    if isinstance(temperature, int | float | np.number | np.ndarray):
-        if not (float(temperature) > 0 and math.isfinite(float(temperature))):
+    if not isinstance(temperature, jax.core.Tracer):
+        value = np.asarray(temperature, float)
+        if not (value > 0 and np.isfinite(value)):
             raise ValueError(f"temperature: expected a positive finite number, got {temperature!r}")
+
+
+def check_scalars(**values: ArrayLike) -> None:
+    """Every one is a number or a scalar array."""
+    for name, value in values.items():
+        if jnp.shape(value) != ():
+            raise ValueError(f"{name}: expected a scalar, got shape {jnp.shape(value)}")
 
 
 def check_typed_rows(

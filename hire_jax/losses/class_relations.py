@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from hire_jax.losses._checks import check_scalars
+from hire_jax.losses._divergence import softened
 from hire_jax.losses._logits import checked_logits
 from hire_jax.losses._reduce import mean_rows, one_less_cosine, zero_rows
 
@@ -31,8 +33,10 @@ def dist(
 
     Cost: O(N C) time and memory.
     Use: for a teacher much stronger than its student, with sharper probabilities than the student can reach.
-    Pitfalls: the second term is a property of all rows together, so in mini-batches it depends on the batch. The
-      authors' code subtracts where digits are lost, and adds 1e-8 to the norms.
+    Pitfalls: the second term is a property of all rows together, so in mini-batches it depends on the batch. Equal
+      sides give 0 only where no class has the same probability at all rows: such a class, or a single row, has no
+      correlation and adds its share of T². The authors' code subtracts where digits are lost, and adds 1e-8 to the
+      product of norms.
 
     Args:
       student_logits: [N, C], any real dtype. Half precision is raised to float32.
@@ -57,9 +61,7 @@ def dist(
       Huang, You, Wang, Qian, Xu: Knowledge Distillation from A Stronger Teacher, 2022. arXiv:2205.10536
     """
     given = checked_logits(student_logits, teacher_logits, where, weights, temperature)
-    for name, weight in (("inter", inter), ("intra", intra)):
-        if jnp.shape(weight) != ():
-            raise ValueError(f"{name}: expected a scalar, got shape {jnp.shape(weight)}")
+    check_scalars(inter=inter, intra=intra)
     if len(given.student) == 0:
         return jnp.zeros((), given.student.dtype)
     by_row, by_class = _relations(given.student, given.teacher, given.temperature, given.where)
@@ -74,7 +76,7 @@ def _relations(
     student: jax.Array, teacher: jax.Array, temperature: jax.Array, where: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
     """1 - r of each row, [N], and of each class, [C]."""
-    s, t = (_excess_probabilities(logits / temperature) for logits in (student, teacher))
+    s, t = (_excess_probabilities(softened(logits, temperature)) for logits in (student, teacher))
 
     def over_rows(side: jax.Array) -> jax.Array:
         """[C, N], each class less its mean over the rows that count."""

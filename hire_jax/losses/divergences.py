@@ -1,8 +1,9 @@
 """Other divergences between softened class probabilities than Hinton's: from the student, and symmetric."""
 
+import math
+
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
 from hire_jax.losses._divergence import kl_last_axis, softened
@@ -28,8 +29,8 @@ def reverse_kl(
 
     Cost: O(N C) time and memory.
     Use: for a student too small to follow the teacher's whole distribution: it may then keep to the likely classes.
-    Pitfalls: what the teacher also allows may be left out, at little cost. Public codes leave T² out more often here
-      than in the usual direction.
+    Pitfalls: what the teacher also allows may be left out, at little cost. With a teacher that
+      excludes a class the loss is infinite until the student does too.
 
     Args:
       student_logits: [N, C], any real dtype. Half precision is raised to float32.
@@ -135,7 +136,7 @@ def _spread(r: jax.Array) -> jax.Array:
     for k in range(14, 0, -1):  # the first term left out is below float64's rounding
         series = squared * (1 / (k * (2 * k - 1)) + series)
     large = jnp.where(small, 1, r)
-    plain = 2 * np.log(2) + 2 * (
+    plain = 2 * math.log(2) + 2 * (
         jax.nn.sigmoid(large) * jax.nn.log_sigmoid(large) + jax.nn.sigmoid(-large) * jax.nn.log_sigmoid(-large)
     )
     return jnp.where(small, series, plain)

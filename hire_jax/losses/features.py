@@ -1,4 +1,4 @@
-"""Losses between a student's and a teacher's hidden features, row by row."""
+"""Losses between a student's and a teacher's hidden features."""
 
 import math
 from functools import partial
@@ -236,5 +236,3 @@ def _absolute_power(x: jax.Array, power: float) -> jax.Array:
         return x**power
     away = x != 0
     return jnp.where(away, jnp.abs(jnp.where(away, x, 1)) ** power, 0)
-
-

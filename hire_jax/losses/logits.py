@@ -148,11 +148,12 @@ def logit_mse(
       Ba, Caruana: Do Deep Nets Really Need to be Deep?, 2014. arXiv:1312.6184
     """
     given = checked_logits(student_logits, teacher_logits, where, weights)
-    equal = given.student == given.teacher  # also the infinite ones, whose difference is NaN
-    difference = jnp.where(equal, 0, given.student - jnp.where(equal, 0, given.teacher))
     if centred:
         difference = given.student - given.teacher
         difference = difference - jnp.mean(difference, axis=-1, keepdims=True)
+    else:
+        equal = given.student == given.teacher  # also the infinite ones, whose difference is NaN
+        difference = jnp.where(equal, 0, given.student - jnp.where(equal, 0, given.teacher))
     return given.mean(jnp.sum(jnp.square(difference), axis=-1))
 
 

@@ -43,7 +43,9 @@ def local_structure(
     Cost: O((N + E) (D_s + D_t)) time and memory.
     Use: on graphs of one relation, where widths differ and each node is to keep which neighbours it is most like.
     Pitfalls: public codes differ in the reduction: a KL loss may sum over all edges, or take the mean over edges, which
-      gives each receiver a weight that depends on the graph's mean degree. Here the mean is over receivers. `"poly"`
+      gives each receiver a weight that depends on the graph's mean degree. Here the mean is over receivers. Their
+      kernels differ too: exp(-||a - b||_1 / 100) for "rbf" in the authors' code, the square of the cosine for "poly" in
+      another. `"rbf"` of features far apart is 0 for all pairs, and without a gradient: normalise them first. `"poly"`
       and `"linear"` are unbounded: a similarity that overflows gives NaN.
 
     Args:

@@ -8,6 +8,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from hire_jax.losses._checks import check_temperature, real_array
+from hire_jax.losses._divergence import kl_last_axis
 from hire_jax.losses._reduce import working_dtype
 
 
@@ -49,14 +50,13 @@ def entropy_reliability(
     if multilabel:
         two = jnp.stack([jnp.minimum(logits, 0), -jnp.maximum(logits, 0)], axis=-1).reshape(-1, 2)
         return jnp.mean(entropy_reliability(two, temperature=temperature).reshape(logits.shape), axis=-1)
-    log_p = jax.nn.log_softmax(logits / temperature)
-    p = jnp.exp(log_p)
-    entropy = -jnp.sum(p * jnp.where(p > 0, log_p, 0), axis=-1)
-    return jnp.clip(1 - entropy / math.log(logits.shape[1]), 0, 1)
+    # 1 - H / log C is the divergence from the uniform distribution over log C: no subtraction of near numbers.
+    divergence = kl_last_axis(jnp.zeros_like(logits), logits, jnp.asarray(temperature, logits.dtype))
+    return jnp.minimum(divergence / math.log(logits.shape[1]), 1)
 
 
 def correctness_reliability(
-    teacher_logits: ArrayLike, labels: ArrayLike, *, wrong: float = 0.0, unlabelled: float = 1.0
+    teacher_logits: ArrayLike, labels: ArrayLike, *, wrong: ArrayLike = 0.0, unlabelled: ArrayLike = 1.0
 ) -> jax.Array:
     """1 where the teacher's most probable class is the label, `wrong` where it is not.
 
@@ -94,14 +94,14 @@ def correctness_reliability(
             f"labels: expected int {logits.shape[:1]} or {logits.shape}, got {known.dtype} {known.shape}"
         )
     for name, value in (("wrong", wrong), ("unlabelled", unlabelled)):
-        if not value >= 0:
+        if isinstance(value, int | float) and not value >= 0:
             raise ValueError(f"{name}: expected a number of at least 0, got {value!r}")
     if known.ndim == 1:
         right, labelled = (jnp.argmax(logits, axis=-1) == known).astype(logits.dtype), known >= 0
     else:
         right = jnp.mean((logits > 0) == (known > 0), axis=-1, dtype=logits.dtype)
         labelled = jnp.all(known >= 0, axis=-1)
-    return jnp.where(labelled, wrong + (1 - wrong) * right, unlabelled)
+    return jnp.where(labelled, jnp.asarray(wrong) + (1 - jnp.asarray(wrong)) * right, unlabelled).astype(logits.dtype)
 
 
 def _checked(teacher_logits: ArrayLike) -> jax.Array:

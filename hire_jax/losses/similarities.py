@@ -102,7 +102,7 @@ def global_structure(student: ArrayLike, teacher: ArrayLike, *, where: ArrayLike
       ValueError: arrays that are not [N, width] of one N, a mask that is not bool [N].
 
     References:
-      Joshi, Liu, Xun, Lin, Foo: On Representation Knowledge Distillation for Graph Neural Networks, 2021, one of
+      Joshi et al.: On Representation Knowledge Distillation for Graph Neural Networks, 2022, one of
         its baselines. arXiv:2111.04964
     """
     s, t, mask = two_sides(student, teacher, where)

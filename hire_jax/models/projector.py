@@ -7,7 +7,7 @@ import jax
 
 
 class Projector(nn.Module, kw_only=True):
-    """h W + b, or with a hidden layer GELU(h W + b) W' + b': FitNets' regressor (arXiv 1412.6550).
+    """h W + b, or with a hidden layer GELU(h W + b) W' + b': after FitNets' regressor (arXiv 1412.6550).
 
     For `losses.hint`, `cosine_embedding`, `contrastive` and `vid` where the student is narrower. It is trained beside
     the student, by the same loss, and thrown away with the teacher::
@@ -16,7 +16,7 @@ class Projector(nn.Module, kw_only=True):
         variables = projector.init(key, student_hidden)
         loss = losses.hint(projector.apply(variables, student_hidden), teacher_hidden)
 
-    A wide projector can do the imitating in the student's place: a linear one is the usual choice.
+    A wide projector can do the imitating in the student's place.
 
     Args:
       features: the teacher's width.

@@ -35,8 +35,8 @@ def mean_teacher(teachers: Sequence[ModelOutput], *, temperature: float = 1.0, w
       A `ModelOutput`; a class to which all teachers give probability 0 has the logit -inf.
 
     Raises:
-      ValueError: no teacher, logits of different shapes, weights that are not [K], gates that are not [K, N], a
-        temperature that is not positive, a teacher that is not there.
+      ValueError: no teacher, logits of different shapes, weights that are not [K], gates that are not [K, N],
+        weights below 0 or all 0, a temperature that is not positive, a teacher that is not there.
 
     References:
       Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network, 2015. arXiv:1503.02531
@@ -44,11 +44,13 @@ def mean_teacher(teachers: Sequence[ModelOutput], *, temperature: float = 1.0, w
     """
     logits = _stacked_logits(teachers)
     count, nodes = len(teachers), logits.shape[-2]
-    if not temperature > 0:
+    if not isinstance(temperature, jax.core.Tracer) and not temperature > 0:
         raise ValueError(f"temperature: expected a positive number, got {temperature!r}")
     given = jnp.ones(count) if weights is None else jnp.asarray(weights)
     if given.shape != (count,):
         raise ValueError(f"weights: expected shape ({count},), one a teacher, got {given.shape}")
+    if not isinstance(given, jax.core.Tracer) and not (bool(jnp.all(given >= 0)) and bool(jnp.any(given > 0))):
+        raise ValueError(f"weights: expected numbers of at least 0, one of them more, got {given}")
     shares = jnp.broadcast_to(given[:, None], (count, nodes))
     if gates is not None:
         gate = jnp.asarray(gates)

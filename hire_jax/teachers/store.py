@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from hire_jax._version import __version__
@@ -33,12 +34,15 @@ def save_teacher(path: str | os.PathLike[str], output: ModelOutput, *, config: M
         compared when the file is loaded.
 
     Raises:
-      TypeError: a config that JSON cannot hold.
+      TypeError, ValueError: a config that JSON cannot hold, NaN included.
     """
     file = Path(path)
     text = json.dumps(dict(config), sort_keys=True, allow_nan=False)
     arrays = {name: np.asarray(array) for name, array in _named(output).items()}
-    meta = {"format": FORMAT, "hire_jax": __version__, "config": json.loads(text), "sha256": _checksum(arrays, text)}
+    narrow = {name: array.dtype.name for name, array in arrays.items() if array.dtype.kind == "V"}
+    arrays = {name: array.view(f"u{array.itemsize}") if name in narrow else array for name, array in arrays.items()}
+    meta = {"format": FORMAT, "hire_jax": __version__, "config": json.loads(text), "sha256": _checksum(arrays, text),
+            "dtypes": narrow}  # such as bfloat16, which npz knows as bits only
     file.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     try:
@@ -46,6 +50,7 @@ def save_teacher(path: str | os.PathLike[str], output: ModelOutput, *, config: M
             opened.write(npz_bytes(arrays, meta))
             opened.flush()
             os.fsync(opened.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())  # a temporary file is its owner's alone
         os.replace(temporary, file)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -72,7 +77,7 @@ def load_teacher(path: str | os.PathLike[str], *, config: Mapping[str, Any] | No
             arrays = {name: archive[name] for name in archive.files}
         meta = json.loads(arrays.pop("meta").tobytes())
         text = json.dumps(meta["config"], sort_keys=True, allow_nan=False)
-        written, stated = meta["format"], meta["sha256"]
+        written, stated, narrow = meta["format"], meta["sha256"], meta["dtypes"]
     except Exception as error:  # damaged bytes surface as a dozen types
         raise TeacherError(f"{file}: expected teacher outputs as save_teacher writes them, found a file that cannot "
                            f"be read ({type(error).__name__}: {error}); make it again") from error
@@ -82,7 +87,14 @@ def load_teacher(path: str | os.PathLike[str], *, config: Mapping[str, Any] | No
         raise TeacherError(f"{file}: expected sha256 {stated}, found {_checksum(arrays, text)}; make it again")
     if config is not None:
         _check_same(file, json.loads(json.dumps(dict(config), sort_keys=True, allow_nan=False)), meta["config"])
-    return _output(arrays)
+    return _output({name: a.view(jnp.dtype(narrow[name])) if name in narrow else a for name, a in arrays.items()})
+
+
+def _umask() -> int:
+    """The process's mask of file permissions; asking for it means setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _check_same(file: Path, expected: dict[str, Any], found: dict[str, Any]) -> None:

@@ -87,9 +87,12 @@ def _gradient(weighted: Callable[..., tuple[dict, dict]], trained: Any, objectiv
     """The total of `weighted(params, log_variances)`, its unweighted terms, and the gradient to step along."""
     if objective.pcgrad:
         values, pullback, terms = jax.vjp(lambda trained: weighted(*_parts(trained, objective)), trained, has_aux=True)
-        ones = [{name: jnp.float32(name == other) for name in values} for other in values]
-        ones = [{name: one.astype(values[name].dtype) for name, one in chosen.items()} for chosen in ones]
-        return sum(values.values(), jnp.zeros(())), terms, pcgrad([pullback(chosen)[0] for chosen in ones], key)
+        of_terms = [pullback({name: jnp.asarray(name == other, value.dtype) for name, value in values.items()})[0]
+                    for other in values]
+        parts = [_parts(gradient, objective) for gradient in of_terms]
+        shared = pcgrad([params for params, _ in parts], key)  # what the objective learns is no term's rival
+        own = jax.tree.map(lambda *gradients: sum(gradients), *[log_variances for _, log_variances in parts])
+        return sum(values.values(), jnp.zeros(())), terms, _trained(shared, own)
 
     def total(trained: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
         values, terms = weighted(*_parts(trained, objective))

@@ -23,7 +23,8 @@ class FitResult:
       metrics: {name: float[S]} at those variables: accuracy, macro-F1 and micro-F1 of each split as fractions
         ("test_accuracy", "val_macro_f1", ...), "val_loss", "best_epoch" (from 1) and "epochs" run.
       history: {name: float[S, E]}: "train_loss", "val_loss", "val_accuracy", "val_macro_f1" and the unweighted
-        training terms ("train_soft_target_kl", ...); NaN after a seed's last epoch.
+        training terms ("train_soft_target_kl", ...), with `Objective(uncertainty=True)` also what it learned
+        ("log_variance_soft_target_kl", ...); NaN after a seed's last epoch.
       seeds: the seeds, in the order of the leading axis.
       seconds: wall time of the run without compilation; compile_seconds: of compiling it.
     """

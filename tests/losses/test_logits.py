@@ -418,6 +418,23 @@ def test_jensen_shannon_is_symmetric_bounded_and_a_quarter_nearby():
     assert np.isfinite(gradient).all()
 
 
+@pytest.mark.parametrize("loss", LOSSES)
+def test_derivatives_by_temperature_with_excluded_classes(loss):
+    excluded = np.where(np.arange(3) == 1, -np.inf, TEACHER).astype("f4")
+    for student in (STUDENT.astype("f4"), np.where(np.arange(3) == 1, -np.inf, STUDENT).astype("f4")):
+        if loss in (reverse_kl, bernoulli_kl, mse) and np.isfinite(student).all():
+            continue  # the student allows what the teacher excludes: infinite
+        slope = jax.grad(lambda t, s=student: loss(s, excluded, temperature=t))(2.0)
+        assert np.isfinite(slope)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_float32_stays_float32_where_float64_is_on(loss):
+    with jax.enable_x64(True):
+        assert loss(STUDENT.astype("f4"), TEACHER.astype("f4")).dtype == jnp.float32
+        assert loss(STUDENT, TEACHER.astype("f4")).dtype == jnp.float64
+
+
 def test_logit_mse():
     student, teacher = STUDENT.astype("f4"), TEACHER.astype("f4")
     shift = np.float32([[1], [-3], [0], [9]])
@@ -519,6 +536,10 @@ def test_weights_are_repetitions_of_rows(loss):
     expected = loss(student[:1], TEACHER[:1])
     np.testing.assert_allclose(loss(student, TEACHER, weights=weights, where=where), expected, rtol=1e-5)
     assert loss(student, TEACHER, weights=np.zeros(4)) == 0
+    flags = np.array([True, False, True, True])
+    np.testing.assert_allclose(loss(student, TEACHER, weights=flags), loss(student, TEACHER, where=flags), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"weights: expected numbers of at least 0, got -1\.0"):
+        loss(student, TEACHER, weights=np.array([1, -1, 1, 1]))
     with pytest.raises(ValueError, match=r"weights: expected shape \(4,\), one number a row, got \(4, 1\)"):
         loss(student, TEACHER, weights=weights[:, None])
 
@@ -543,6 +564,7 @@ def test_weights_are_repetitions_of_rows(loss):
         ({"temperature": float("nan")}, "temperature: .*nan"),
         ({"temperature": float("inf")}, "temperature: .*inf"),
         ({"temperature": np.float32(-1)}, "temperature: expected a positive"),
+        ({"temperature": jnp.float32(-1)}, "temperature: expected a positive"),
         ({"temperature": np.ones(2)}, r"temperature: expected a scalar, got shape \(2,\)"),
     ],
 )

@@ -25,11 +25,24 @@ def test_entropy_reliability_equals_a_plain_loop():
     assert (jax.grad(lambda z: entropy_reliability(z).sum())(LOGITS[3:]) == 0).all()
 
 
+def test_entropy_reliability_holds_its_digits_at_high_temperatures():
+    logits = np.random.default_rng(0).normal(size=(6, 4)).astype("f4")
+    for scale in (1.0, 0.1):
+        values = entropy_reliability(scale * logits, temperature=1e3)
+        with jax.enable_x64(True):
+            exact = entropy_reliability((scale * logits).astype("f8"), temperature=1e3)
+        variance = np.var(scale * logits.astype("f8") / 1e3, axis=1) / (2 * math.log(4))
+        np.testing.assert_allclose(exact, variance, rtol=1e-2)
+        np.testing.assert_allclose(values, exact, rtol=1e-4)
+
+
 def test_correctness_reliability():
     labels = np.array([0, 1, -1, 0])
     np.testing.assert_allclose(correctness_reliability(LOGITS, labels), [1, 0, 1, 1])
     weights = correctness_reliability(LOGITS, labels, wrong=0.25, unlabelled=0.5)
     np.testing.assert_allclose(weights, [1, 0.25, 0.5, 1])
+    traced = jax.jit(lambda wrong: correctness_reliability(LOGITS, labels, wrong=wrong))(0.25)
+    np.testing.assert_allclose(traced, [1, 0.25, 1, 1])
     several = np.array([[0, 0, 0, 0], [1, 0, 0, 0], [-1, -1, -1, -1], [1, 1, 0, 1]])
     np.testing.assert_allclose(correctness_reliability(LOGITS, several, wrong=0.2), [1, 0.8, 1, 0.8])
 

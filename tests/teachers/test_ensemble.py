@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hire_jax import ModelOutput
+from hire_jax import ModelOutput, Objective
 from hire_jax.losses import entropy_reliability, soft_target_kl
 from hire_jax.teachers import RandomTeacher, mean_teacher
 
@@ -73,12 +73,25 @@ def test_classes_no_teacher_allows_and_teachers_a_seed():
     ({"teachers": [TEACHERS[0], TEACHERS[1]._replace(logits=LOGITS[1, :4])]}, r"one shape .*\(5, 4\), \(4, 4\)"),
     ({"weights": [1.0, 2.0]}, r"weights: expected shape \(3,\), one a teacher, got \(2,\)"),
     ({"gates": np.ones((3, 4))}, r"gates: expected shape \(3, 5\).*got \(3, 4\)"),
+    ({"weights": [0.0, 0.0, 0.0]}, "weights: expected numbers of at least 0, one of them more, got"),
+    ({"weights": [2.0, -1.0, 0.0]}, "weights: expected numbers of at least 0"),
     ({"temperature": 0.0}, "temperature: expected a positive number, got 0.0"),
     ({"hidden_of": 3}, "hidden_of: expected 0 to 2, got 3"),
 ])
 def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         mean_teacher(**({"teachers": TEACHERS} | arguments))
+
+
+def test_the_mean_works_inside_a_compiled_function():
+    mean = jax.jit(lambda t, w: mean_teacher(TEACHERS, temperature=t, weights=w).logits)(2.0, jnp.arange(3.0))
+    np.testing.assert_allclose(mean, mean_teacher(TEACHERS, temperature=2.0, weights=np.arange(3.0)).logits, rtol=1e-5)
+
+
+def test_a_mean_without_embeddings_says_so():
+    objective = Objective(type_pair_correlation=1.0)
+    with pytest.raises(ValueError, match=r"the teacher has no hidden embeddings .*hidden_of="):
+        objective(TEACHERS[0], np.zeros(5, int), teacher=mean_teacher(TEACHERS))
 
 
 def test_a_random_teacher_draws_every_one():

@@ -2,10 +2,12 @@
 
 import os
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from hire_jax import ModelOutput
+from hire_jax.losses import soft_target_kl
 from hire_jax.teachers import TeacherError, load_teacher, save_teacher
 
 RNG = np.random.default_rng(0)
@@ -39,6 +41,21 @@ def test_round_trip(saved):
                     assert a[name].dtype == array.dtype
                     np.testing.assert_array_equal(a[name], array)
     assert os.listdir(path.parent) == ["teacher.npz"]  # no temporary file is left
+
+
+def test_half_precision_comes_back(tmp_path):
+    made = ModelOutput(jnp.asarray(RNG.normal(size=(4, 3)), jnp.bfloat16), ({"a": jnp.ones((4, 2), jnp.bfloat16)},), ())
+    save_teacher(tmp_path / "half.npz", made, config={})
+    loaded = load_teacher(tmp_path / "half.npz")
+    assert loaded.logits.dtype == jnp.bfloat16 and loaded.hidden[0]["a"].dtype == jnp.bfloat16
+    np.testing.assert_array_equal(loaded.logits.astype("f4"), np.asarray(made.logits, "f4"))
+    np.testing.assert_array_equal(soft_target_kl(loaded.logits, made.logits), 0)
+
+
+def test_a_saved_teacher_can_be_read_by_others(saved):
+    plain = saved[0].parent / "plain"
+    plain.touch()
+    assert saved[0].stat().st_mode == plain.stat().st_mode
 
 
 def test_equal_outputs_are_equal_bytes(saved, tmp_path):
@@ -84,6 +101,8 @@ def test_a_changed_array_with_a_right_zip_is_seen(saved, tmp_path):
 def test_a_missing_file_and_a_bad_config(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none.npz: no teacher outputs there"):
         load_teacher(tmp_path / "none.npz")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        save_teacher(tmp_path / "x.npz", output(), config={"rate": float("nan")})
     with pytest.raises(TypeError):
         save_teacher(tmp_path / "x.npz", output(), config={"model": object()})
     assert not (tmp_path / "x.npz").exists()

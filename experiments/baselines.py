@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
+import optax
 from rich.console import Console
 
 import hire_jax as hj
@@ -156,10 +157,18 @@ def train(job: Job, dataset: hj.Dataset, settings: Settings, store: ResultStore,
     start = time.perf_counter()
     result = hj.fit(build(job, dataset), prepare(job, dataset), seeds=job.config["seeds"], epochs=job.network.epochs,
                     patience=job.network.patience, monitor=MONITOR, learning_rate=job.network.learning_rate,
-                    weight_decay=job.network.weight_decay, devices=settings.devices, progress=progress)
+                    weight_decay=job.network.weight_decay, optimizer=coupled(job.network), devices=settings.devices,
+                    progress=progress)
     store.append(job.config, seeds=result.seeds, metrics=result.metrics, history=result.history,
                  facts={"parameters": result.num_parameters, "compile_seconds": result.compile_seconds,
                         "train_seconds": result.seconds}, seconds=time.perf_counter() - start)
+
+
+def coupled(network: Baseline) -> optax.GradientTransformation | None:
+    """Adam with its decay in the gradient, where the configuration asks for it."""
+    if network.l2 == 0:
+        return None
+    return optax.flatten(optax.chain(optax.add_decayed_weights(network.l2), optax.adam(network.learning_rate)))
 
 
 def prepare(job: Job, dataset: hj.Dataset) -> hj.Dataset:
@@ -186,6 +195,8 @@ def build(job: Job, dataset: hj.Dataset) -> Any:
     """The Flax module of a cell."""
     network = job.network
     arguments: dict[str, Any] = {"hidden": network.hidden, "layers": network.layers, "dropout": network.dropout}
+    if not network.norm:
+        arguments["norm"] = False
     if job.model in ("HAN", "HGT", "GAT", "SimpleHGN"):
         arguments |= {"heads": network.heads, "attention_dropout": network.attention_dropout}
     return getattr(hj.models, job.model)(target=dataset.target, num_classes=dataset.num_classes, **arguments)

@@ -2,13 +2,25 @@
 
 The variables must be set before the first import of JAX, and pytest reads this file before any test. Set
 JAX_PLATFORMS yourself to run the suite elsewhere; tolerances are those of a CPU's float32.
+
+What one worker or script of a run has compiled, the others load: the suite mostly compiles, and its scripts are
+processes of their own. The folder is new for every run, so that a test never meets a program of another version.
 """
 
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # workers and scripts inherit it from the first process
+    folder = tempfile.mkdtemp(prefix="hire_jax_compiled_")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ |= {"JAX_COMPILATION_CACHE_DIR": folder, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+                   "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
 
 import numpy as np
 import pytest

@@ -16,7 +16,9 @@ class Baseline:
     """One network and how it is trained: AdamW for at most `epochs`, the best validation epoch kept.
 
     `features` says which node types keep their features: "all", the labelled type alone ("target"), or "none". Types
-    without features get a learned row a node, but in SeHGNN, which has nothing to propagate from them.
+    without features get a learned row a node, but in SeHGNN, which has nothing to propagate from them. Where `l2` is
+    not 0, it is added to the gradient before Adam, as torch's Adam has it, in place of AdamW's `weight_decay`.
+    `norm=False` leaves out layer norm (`hire_jax.models.NodeClassifier`).
     """
 
     hidden: int = 64
@@ -26,6 +28,8 @@ class Baseline:
     attention_dropout: float = 0.0
     learning_rate: float = 5e-3
     weight_decay: float = 1e-3
+    l2: float = dataclasses.field(default=0.0, metadata={"omit_default": True})
+    norm: bool = dataclasses.field(default=True, metadata={"omit_default": True})
     epochs: int = 150
     patience: int = 30
     features: Features = "all"

@@ -15,10 +15,12 @@ glorot = nn.initializers.glorot_uniform()
 class InputProjection(nn.Module, kw_only=True):
     """Brings every node type to one width: h_v = x_v W_type + b_type, or a learned row where x is absent.
 
-    Sparse features stay sparse. Returns {type: [N, width]} for the types asked for.
+    Learned rows start normally distributed, of standard deviation `embedding_scale`. Sparse features stay sparse.
+    Returns {type: [N, width]} for the types asked for.
     """
 
     width: int
+    embedding_scale: float = 1.0
     dtype: jnp.dtype | None = None
 
     @nn.compact
@@ -28,7 +30,7 @@ class InputProjection(nn.Module, kw_only=True):
             features = graph.features.get(name)
             if features is None:
                 shape = (graph.num_nodes[name], self.width)
-                hidden[name] = self.param(f"embedding_{name}", nn.initializers.normal(1.0), shape)
+                hidden[name] = self.param(f"embedding_{name}", nn.initializers.normal(self.embedding_scale), shape)
             else:
                 kernel = self.param(f"kernel_{name}", glorot, (features.shape[1], self.width))
                 bias = self.param(f"bias_{name}", nn.initializers.zeros, (self.width,))

@@ -17,11 +17,11 @@ linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /
 def test_the_rise_is_that_of_the_call_and_not_of_what_was_there():
     kept = np.ones(4 << 20)  # 32 MiB
     assert kept.sum() > 0
-    rise = bench_memory._rise(lambda: np.ones(16 << 20).sum())  # 128 MiB, freed again
+    rise = bench_memory.resident_rise(lambda: np.ones(16 << 20).sum())  # 128 MiB, freed again
     if rise is None:
         pytest.skip("the kernel's mark cannot be reset here")
     assert 120 << 20 < rise < 160 << 20
-    assert bench_memory._rise(lambda: None) < 8 << 20
+    assert bench_memory.resident_rise(lambda: None) < 8 << 20
 
 
 @linux

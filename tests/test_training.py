@@ -309,17 +309,16 @@ def test_every_seed_has_its_own_teacher(dataset, teachers, taught):
     assert first[0] == pytest.approx(float(hj.losses.soft_target_kl(output.logits, teachers.logits[1])), rel=1e-4)
 
 
-def test_a_random_teacher_is_another_one_every_step(dataset, teachers, taught):
-    """Of two equal teachers it is the one; of two different ones, losses at the same start are those of either."""
-    same = hj.teachers.RandomTeacher.of([first(teachers)] * 2)
-    assert_same(fit(Small(), dataset, teacher=same, **TAUGHT), taught, rtol=1e-4, atol=1e-5)
+def test_a_random_teacher_is_another_one_every_step(dataset, teachers):
+    """Without dropout and at a rate of 0, each step's loss is that of one of the two at the student's start."""
     pool = hj.teachers.RandomTeacher(jax.tree.map(lambda x: x[:2], teachers))
-    still = TAUGHT | {"learning_rate": 0.0, "weight_decay": 0.0, "epochs": 8, "patience": 8, "seeds": 1}
-    either = [fit(Small(), dataset, teacher=jax.tree.map(lambda x, k=k: x[k], teachers), **still) for k in range(2)]
-    drawn = fit(Small(), dataset, teacher=pool, **still).history["train_loss"][0]
-    known = np.stack([result.history["train_loss"][0] for result in either])
-    nearest = np.abs(known - drawn).argmin(axis=0)
-    np.testing.assert_allclose(drawn, known[nearest, np.arange(len(drawn))], rtol=1e-5)
+    still = TAUGHT | {"learning_rate": 0.0, "weight_decay": 0.0, "epochs": 12, "patience": 12, "seeds": 1}
+    result = fit(Small(rate=0.0), dataset, teacher=pool, **still)
+    logits = result.outputs().logits[0]
+    known = np.array([hj.losses.soft_target_kl(logits, teachers.logits[k]) for k in range(2)])
+    drawn = result.history["train_loss"][0]
+    nearest = np.abs(known[:, None] - drawn).argmin(axis=0)
+    np.testing.assert_allclose(drawn, known[nearest], rtol=1e-5)
     assert set(nearest) == {0, 1}
     with pytest.raises(ValueError, match="the random teacher's logits must be"):
         fit(Small(), dataset, teacher=hj.teachers.RandomTeacher(pool.outputs._replace(logits=pool.outputs.logits[0])),
@@ -337,11 +336,8 @@ def test_what_the_objective_learns_is_trained_beside_the_student(dataset, teache
     assert jax.tree.structure(result.params) == jax.tree.structure(fit(Small(), dataset, seeds=1, epochs=1).params)
 
 
-def test_pcgrad_is_the_plain_step_where_terms_agree(dataset, teachers):
-    """With one term there is nothing to oppose; with two that do, steps differ, but not what the objective learns."""
-    plain = TAUGHT | {"epochs": 6, "teacher": first(teachers)}
-    one = plain | {"objective": hj.Objective(supervised=0.0, soft_target_kl=1.0, pcgrad=True)}
-    assert_same(fit(Small(), dataset, **one), fit(Small(), dataset, **plain), rtol=1e-4, atol=1e-5)
+def test_pcgrad_acts_on_the_student_where_terms_oppose_each_other(dataset, teachers):
+    """Steps differ from the plain ones, but not what the objective learns of the same losses."""
     opposed = first(teachers)._replace(logits=-5 * first(teachers).logits)
     two = {"teacher": opposed, "seeds": 3, "epochs": 12, "patience": 12, "learning_rate": 0.05}
     weights = {"soft_target_kl": 1.0, "uncertainty": True}
@@ -507,6 +503,7 @@ def planted():
 LEARN: dict[str, Any] = {"seeds": 4, "epochs": 40, "learning_rate": 0.02}
 
 
+@pytest.mark.slow
 @needs_eight_devices
 def test_rgcn_learns_on_one_device_and_on_four(planted):
     model = RGCN(target="item", num_classes=3, hidden=8, layers=1, dropout=0.2)
@@ -520,6 +517,7 @@ def test_rgcn_learns_on_one_device_and_on_four(planted):
         np.testing.assert_allclose(four.history[name][:, :5], values[:, :5], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_hgt_learns_in_bfloat16(planted):
     model = HGT(target="item", num_classes=3, hidden=8, layers=1, heads=2, dropout=0.2, dtype=jnp.bfloat16)
     result = fit(model, planted, **LEARN)

@@ -1,9 +1,9 @@
 """Layer norm followed by GELU, with a gradient written out by hand.
 
-On a CPU this pair was a third of a small network's step. Three things made it so, each measured in
-docs/performance.md: XLA's mean of squares over a short row does not vectorise (a product with a vector does), its
-sum over many rows runs in two passes (a product needs one), and what it keeps for the backward pass is more than
-the input and two numbers a row, from which the rest is recomputed here.
+On a CPU flax's two take longer (docs/performance.md has both times), for three reasons: XLA's mean of squares over a
+short row does not vectorise (a product with a vector does), its sum over many rows runs in two passes (a product needs
+one), and what it keeps for the backward pass is more than the input and two numbers a row, from which the rest is
+recomputed here.
 """
 
 from typing import Any

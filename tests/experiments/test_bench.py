@@ -83,7 +83,7 @@ def test_hand_count_of_a_graph_small_enough_to_count():
 
 
 def test_our_epochs_are_the_epochs_of_fit(dataset):
-    model = network(dataset, Settings(hidden=8))
+    model = network(dataset, Settings(hidden=8, layers=1))
     program = OurEpochs(dataset, model, seeds=2, epochs=3)
     assert program() > 0
     result = hj.fit(model, dataset, seeds=2, epochs=3, chunk=3)

@@ -225,8 +225,9 @@ def test_jit_equals_eager_and_vmap_equals_a_loop(loss):
     mapped_values, mapped_gradients = jax.jit(jax.vmap(differentiated))(students, teachers, where)
     np.testing.assert_allclose(mapped_values, values, rtol=1e-5)
     np.testing.assert_allclose(mapped_gradients, gradients, rtol=1e-4, atol=1e-6 / shape[0])
-    summed = jax.jit(jax.grad(lambda z: jnp.sum(jax.vmap(call)(z, teachers, where))))(students)
-    np.testing.assert_allclose(summed, gradients, rtol=1e-4, atol=1e-6 / shape[0])
+    if loss in (soft_target_kl, bernoulli_kl):  # the others are compositions of the same
+        summed = jax.jit(jax.grad(lambda z: jnp.sum(jax.vmap(call)(z, teachers, where))))(students)
+        np.testing.assert_allclose(summed, gradients, rtol=1e-4, atol=1e-6 / shape[0])
     value, gradient = jax.jit(differentiated)(students[0], teachers[0], where[0])
     np.testing.assert_allclose(value, values[0], rtol=1e-5)
     np.testing.assert_allclose(gradient, gradients[0], rtol=1e-4, atol=1e-6 / shape[0])

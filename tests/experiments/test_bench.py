@@ -59,6 +59,7 @@ def test_an_unknown_dataset_is_an_error_and_not_skipped(tmp_path):
     assert done.returncode == 1 and "Did you mean imdb_gtn" in done.stderr
 
 
+@pytest.mark.slow
 def test_hand_count_is_of_the_order_of_the_compiled_count(dataset):
     model = network(dataset, Settings())
     analysis = OurEpochs(dataset, model, epochs=1).compiled.cost_analysis()

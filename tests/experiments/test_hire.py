@@ -16,8 +16,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def settings(out, **changes):
-    arguments = {"dataset": "synthetic", "models": ("RGCN",), "methods": ("plain", "hire"), "seeds": 2, "epochs": 3,
-                 "teacher_hidden": 8, "student_hidden": 4, "out": out}
+    """Those of --smoke, so that the command line below loads what this process compiled."""
+    arguments = {"dataset": "synthetic", "models": ("RGCN",), "methods": ("plain", "hire"), "seeds": 2, "epochs": 8,
+                 "teacher_hidden": 16, "student_hidden": 4, "out": out}
     return hire.Settings(**(arguments | changes))
 
 
@@ -106,6 +107,7 @@ def test_relation_level_on_one_node_type_is_refused_before_training(tmp_path):
         hire.main(settings(tmp_path, dataset="citeseer"), Console(quiet=True))
 
 
+@pytest.mark.slow
 def test_seeds_over_fake_devices(finished, tmp_path):
     _, records, _ = finished
     spread = hire.main(settings(tmp_path, devices=2, methods=()), Console(quiet=True))
@@ -113,8 +115,8 @@ def test_seeds_over_fake_devices(finished, tmp_path):
 
 
 def test_command_line_smoke(tmp_path):
-    command = [sys.executable, "-m", "experiments.hire", "--smoke", "--models", "RGCN", "--methods", "hire", "--out",
-               str(tmp_path)]
+    command = [sys.executable, "-m", "experiments.hire", "--smoke", "--dataset", "synthetic", "--models", "RGCN", "--methods",
+               "plain", "hire", "--out", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "smoke" / "hire.png").exists() and "HIRE" in done.stdout

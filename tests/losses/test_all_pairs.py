@@ -233,6 +233,7 @@ def measured_peak(rows: int, mode: str) -> int:
     return int(peak)
 
 
+@pytest.mark.slow
 def test_measured_memory_of_a_hundred_thousand_nodes():
     # A tenth of two gigabytes, and 150 MiB for what does not grow: code, thread pools, blocks of rows.
     assert measured_peak(100_000, "jit") < 200e6 + 150 * MIB

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hire_jax.files import write_whole
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#8C8C8C")  # Okabe and Ito's; grey for what is fitted or read beside
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#8C8C8C")  # Okabe and Ito's; grey for what is fitted or read beside
 
 
 def edges_figure(rows: Sequence[Mapping[str, Any]], slope: Mapping[str, Any] | None, path: str | os.PathLike[str], *,
@@ -35,7 +38,7 @@ def edges_figure(rows: Sequence[Mapping[str, Any]], slope: Mapping[str, Any] | N
         _timings(axes, edges, rows, 0, "median, quartiles and turns")
         if slope is not None:
             ends = np.array([slope["from_edges"], edges[-1]], float)
-            axes.plot(ends, 1e3 * slope["factor"] * ends ** slope["slope"], "--", color=_COLORS[1], linewidth=1.5,
+            axes.plot(ends, 1e3 * slope["factor"] * ends ** slope["slope"], "--", color=COLORS[1], linewidth=1.5,
                       zorder=4, label=f"fit from {slope['from_edges']:,} edges: time ~ edges^{slope['slope']:.2f}")
         axes.set(xscale="log", yscale="log", xlabel="edges", ylabel="training step plus validation (ms)")
         axes.legend(frameon=False, loc="upper left")
@@ -59,7 +62,7 @@ def relations_figure(layouts: Mapping[str, Sequence[Mapping[str, Any]]], path: s
             relations = [row["relations"] for row in rows]
             _timings(left, relations, rows, index, layout)
             right.plot(relations, [row["compile_seconds"] for row in rows], "os^"[index % 3] + "-",
-                       color=_COLORS[index], linewidth=1.2, markersize=5, label=layout)
+                       color=COLORS[index], linewidth=1.2, markersize=5, label=layout)
         ticks = sorted({row["relations"] for rows in layouts.values() for row in rows})
         for axes in (left, right):
             axes.set_xscale("log", base=2)
@@ -76,10 +79,10 @@ def _timings(axes: Axes, x: Sequence[float], rows: Sequence[Mapping[str, Any]], 
     """Medians with quartiles joined by a line, the single turns as small dots."""
     milliseconds = [1e3 * np.asarray(row["seconds"]) for row in rows]
     low, median, high = (np.array([np.quantile(values, q) for values in milliseconds]) for q in (0.25, 0.5, 0.75))
-    axes.errorbar(x, median, [median - low, high - median], fmt="os^"[index % 3] + "-", color=_COLORS[index],
+    axes.errorbar(x, median, [median - low, high - median], fmt="os^"[index % 3] + "-", color=COLORS[index],
                   linewidth=1.2, markersize=5, capsize=3, zorder=3, label=label)
     for place, values in zip(x, milliseconds, strict=True):
-        axes.scatter([place] * len(values), values, 6, color=_COLORS[3], linewidth=0, zorder=2)
+        axes.scatter([place] * len(values), values, 6, color=COLORS[3], linewidth=0, zorder=2)
 
 
 @contextmanager
@@ -101,7 +104,6 @@ def _figure(path: Path, panels: int, title: str) -> Iterator[list[Axes]]:
             each.grid(color="0.92", zorder=0)
         yield axes
         figure.suptitle(title)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        figure.savefig(partial, format="png", metadata={"Software": None})
-    os.replace(partial, path)
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", metadata={"Software": None})
+    write_whole(path, picture.getvalue())

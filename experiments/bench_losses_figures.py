@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.bench_growth_figures import _COLORS
+from experiments.bench_growth_figures import COLORS
+from hire_jax.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,10 +69,9 @@ def losses_figure(results: Mapping[str, Mapping[str, Any]], path: str | os.PathL
                 found.setdefault(label, handle)
         labels = [label for label in (*(label for label, _, _ in _FORMS.values()), _ENDED) if label in found]
         figure.legend([found[label] for label in labels], labels, loc="outside upper left", ncols=4, frameon=False)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        figure.savefig(partial, format="png", metadata={"Software": None})
-    os.replace(partial, path)
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", metadata={"Software": None})
+    write_whole(path, picture.getvalue())
     return path
 
 
@@ -82,7 +83,7 @@ def _line(axes: Axes, form: str, facts: Mapping[str, Any], unit: str) -> None:
     points = [point for point in points if point[1] > 0]
     if not points:
         return
-    axes.plot(*zip(*points, strict=True), style, color=_COLORS[color], linewidth=1.2, markersize=3.5, label=label,
+    axes.plot(*zip(*points, strict=True), style, color=COLORS[color], linewidth=1.2, markersize=3.5, label=label,
               zorder=3)  # fmt: skip
     if facts["stopped"] is not None:
         axes.plot(*points[-1], "x", color="black", markersize=7, zorder=4, label=_ENDED)

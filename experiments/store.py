@@ -33,6 +33,7 @@ from numpy.typing import ArrayLike, NDArray
 from rich.console import Console
 
 from experiments.console import warn
+from hire_jax.files import write_whole
 
 try:
     import fcntl
@@ -193,7 +194,7 @@ class ResultStore:
         data = content.getvalue()
         digest = hashlib.sha256(data).hexdigest()
         path = self.folder / "arrays" / f"{name}-{digest[:12]}.npz"
-        _write_whole(path, data)
+        write_whole(path, data)
         line = {"name": name, "file": path.name, "sha256": digest, "finished_at": _now()}
         _append_line(self.folder / "arrays.jsonl", line, self._console)
         return path
@@ -232,7 +233,7 @@ class ResultStore:
         writer.writeheader()
         writer.writerows(rows)
         target = self.folder / "results.csv" if path is None else Path(path)
-        _write_whole(target, out.getvalue().encode())
+        write_whole(target, out.getvalue().encode())
         return target
 
     def _load(self, name: str) -> list[tuple[str, dict[str, Any]]]:
@@ -344,17 +345,6 @@ def _locked(path: Path, mode: str) -> Iterator[BinaryIO]:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_SH if mode == "rb" else fcntl.LOCK_EX)
         yield file  # type: ignore[misc]
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write a file that is either old or new, never half: to a temporary name, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with open(partial, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 def _plain(value: Any, where: str) -> Any:

@@ -5,6 +5,7 @@ The same records always give the same bytes. matplotlib is optional: `pip instal
 
 from __future__ import annotations
 
+import io
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from hire_jax.files import write_whole
 from hire_jax.report import Record, finite_values, is_fraction, metric_label, sample_sd
 
 if TYPE_CHECKING:
@@ -133,10 +135,9 @@ def _figure(
         note = {"title": "; ".join(parts), "title_fontsize": 8, "frameon": False}
         figure.legend(handles=keys, loc="outside lower center", ncols=across, **note)
         figure.suptitle(title)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        figure.savefig(partial, format="png", metadata={"Software": None})
-    os.replace(partial, path)
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", metadata={"Software": None})
+    write_whole(path, picture.getvalue())
     return path
 
 

@@ -17,18 +17,19 @@ TREES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text()) for path
 
 # room -> (other rooms it may import, third-party packages it may import)
 ROOMS: dict[str, tuple[set[str], set[str]]] = {
+    "files": (set(), set()),
     "losses": (set(), {"jax", "optax", "numpy"}),
     "sparse": (set(), {"jax", "numpy"}),
     "graph": ({"sparse"}, {"jax", "jraph", "numpy", "scipy"}),
     "metapaths": ({"graph", "sparse"}, {"numpy", "scipy"}),
     "models": ({"graph", "metapaths", "sparse"}, {"jax", "flax", "numpy"}),
-    "data": ({"graph", "sparse"}, {"jax", "numpy", "pyarrow"}),
+    "data": ({"files", "graph", "sparse"}, {"jax", "numpy", "pyarrow"}),
     "metrics": (set(), {"jax", "numpy"}),
     "report": (set(), {"numpy", "rich", "scipy"}),
-    "figures": ({"report"}, {"numpy", "matplotlib"}),
+    "figures": ({"files", "report"}, {"numpy", "matplotlib"}),
     "distill": ({"losses"}, {"jax", "optax"}),
     "conflicts": (set(), {"jax"}),
-    "teachers": ({"_version", "data", "models"}, {"jax", "numpy"}),
+    "teachers": ({"_version", "data", "files", "models"}, {"jax", "numpy"}),
     "training": ({"distill", "graph", "metrics", "models", "conflicts", "teachers"}, {"jax", "flax", "numpy", "optax"}),
     "_version": (set(), set()),
 }

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from hire_jax.files import write_whole
+
 # The earliest time a zip can state: a real one would make every file different.
 _TIME = (1980, 1, 1, 0, 0, 0)
 
@@ -38,4 +40,4 @@ def npz_bytes(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> byte
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
     """Writes a dataset in the npz form (see `hire_jax.data.npz`)."""
-    Path(path).write_bytes(npz_bytes(arrays, meta))
+    write_whole(Path(path), npz_bytes(arrays, meta))

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 
 from hire_jax._version import __version__
 from hire_jax.data.write import npz_bytes
+from hire_jax.files import write_whole
 from hire_jax.models.output import ModelOutput
 
 FORMAT = 1
@@ -25,7 +25,7 @@ class TeacherError(ValueError):
 def save_teacher(path: str | os.PathLike[str], output: ModelOutput, *, config: Mapping[str, Any]) -> None:
     """Writes a teacher's output: logits, hidden embeddings and attention, in the npz form.
 
-    The file is written beside its place and then moved there, so that a reader sees the old one or the new one.
+    A reader sees the old file or the new one, whenever this is stopped.
 
     Args:
       path: the file; its folder is made where it is missing.
@@ -43,18 +43,7 @@ def save_teacher(path: str | os.PathLike[str], output: ModelOutput, *, config: M
     arrays = {name: array.view(f"u{array.itemsize}") if name in narrow else array for name, array in arrays.items()}
     meta = {"format": FORMAT, "hire_jax": __version__, "config": json.loads(text), "sha256": _checksum(arrays, text),
             "dtypes": narrow}  # such as bfloat16, which npz knows as bits only
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(handle, "wb") as opened:
-            opened.write(npz_bytes(arrays, meta))
-            opened.flush()
-            os.fsync(opened.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # a temporary file is its owner's alone
-        os.replace(temporary, file)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_whole(file, npz_bytes(arrays, meta))
 
 
 def load_teacher(path: str | os.PathLike[str], *, config: Mapping[str, Any] | None = None) -> ModelOutput:
@@ -88,13 +77,6 @@ def load_teacher(path: str | os.PathLike[str], *, config: Mapping[str, Any] | No
     if config is not None:
         _check_same(file, json.loads(json.dumps(dict(config), sort_keys=True, allow_nan=False)), meta["config"])
     return _output({name: a.view(jnp.dtype(narrow[name])) if name in narrow else a for name, a in arrays.items()})
-
-
-def _umask() -> int:
-    """The process's mask of file permissions; asking for it means setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _check_same(file: Path, expected: dict[str, Any], found: dict[str, Any]) -> None:

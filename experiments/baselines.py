@@ -32,10 +32,11 @@ from experiments.configs import baselines as configs
 from experiments.configs.baselines import Baseline
 from experiments.console import Tracker, track
 from experiments.hire import fingerprint
+from experiments.keys import key
 from experiments.memory import use_heap_for_large_arrays
 from experiments.reference.hgb import PUBLISHED, Published
 from experiments.settings import TrainingSettings, resumable
-from experiments.store import Cell, ResultStore, key
+from experiments.store import Cell, ResultStore
 from hire_jax import metapaths
 
 TUNING_SEEDS = 3

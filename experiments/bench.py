@@ -45,8 +45,8 @@ from experiments import bench_memory, bench_training
 from experiments.bench_contenders import Contender, OurEpochs, in_turns, network, ratio, with_metapaths
 from experiments.bench_floors import floors, machine_rates
 from experiments.console import track
+from experiments.environment import environment
 from experiments.memory import use_heap_for_large_arrays
-from experiments.store import environment
 from hire_jax.data import DatasetNotFoundError
 
 INSTALL = """--peer pyg needs torch and torch_geometric, which nothing else here uses: {error}.

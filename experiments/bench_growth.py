@@ -43,8 +43,8 @@ from experiments.bench import cpu_name
 from experiments.bench_contenders import OurEpochs, in_turns, network
 from experiments.bench_memory import program_bytes
 from experiments.console import track
+from experiments.environment import environment
 from experiments.memory import use_heap_for_large_arrays
-from experiments.store import environment
 
 FIT_FROM = 100_000  # edges from which on the slope is fitted: below, fixed costs of a step count
 ONE_PAIR, OWN_PAIRS = "one pair of types", "a pair each"

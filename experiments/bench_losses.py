@@ -41,7 +41,7 @@ from experiments.bench_growth import edge_counts, fit_slope
 from experiments.bench_losses_cases import CASES, compiled, inputs, row_limit, takes_sample
 from experiments.bench_losses_memory import Job, measure_apart, our_call, torch_call
 from experiments.console import track
-from experiments.store import environment
+from experiments.environment import environment
 
 SMALLEST = 1_000
 

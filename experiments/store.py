@@ -17,14 +17,11 @@ import io
 import json
 import math
 import os
-import platform
 import re
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,14 +30,14 @@ from numpy.typing import ArrayLike, NDArray
 from rich.console import Console
 
 from experiments.console import warn
+from experiments.environment import environment
+from experiments.keys import key, plain
 from hire_jax.files import write_whole
 
 try:
     import fcntl
 except ImportError:  # see the module: no lock there
     fcntl = None  # type: ignore[assignment]
-
-__all__ = ["Cell", "ResultStore", "StoreError", "environment", "key"]
 
 
 class StoreError(ValueError):
@@ -63,16 +60,6 @@ class Cell:
     environment: dict[str, Any]
     seconds: float
     finished_at: str
-
-
-def key(config: Any) -> str:
-    """Name of a configuration: the first 16 hex digits of the sha256 of its canonical JSON (keys sorted).
-
-    `config` is a dataclass or a mapping of plain values, nested as needed. The order of keys does not matter,
-    a tuple equals a list, but 1 and 1.0 differ. Raises ValueError for values JSON cannot hold, nan included.
-    """
-    text = json.dumps(_plain(config, "config"), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class ResultStore:
@@ -131,11 +118,11 @@ class ResultStore:
             self._environment = environment()
         cell = Cell(
             key=key(config),
-            config=_plain(config, "config"),
+            config=plain(config, "config"),
             seeds=seeds,
             metrics=values,
-            facts=_plain(facts or {}, "facts"),
-            environment=_plain(self._environment, "environment"),
+            facts=plain(facts or {}, "facts"),
+            environment=plain(self._environment, "environment"),
             seconds=round(float(seconds), 3),
             finished_at=_now(),
         )
@@ -259,45 +246,6 @@ class ResultStore:
         return found
 
 
-def environment() -> dict[str, Any]:
-    """Where a result comes from: versions, device, platform, git commit, and whether the checkout is dirty.
-
-    git_commit is "unknown" and git_dirty None outside a checkout of this project. Stored results do not make
-    a checkout dirty. Starts JAX's backend.
-    """
-    import jax  # both here, because reading a store needs no JAX and --help should not wait for it
-
-    import hire_jax
-
-    names = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy")
-    commit = _git("rev-parse", "HEAD") if _git("ls-files", "--error-unmatch", __file__) else None
-    code = ("hire_jax", "experiments", ":(exclude)experiments/results")
-    changes = None if commit is None else _git("status", "--porcelain", "--", *code)
-    return {
-        **{name: metadata.version(name) for name in names},
-        "hire_jax": hire_jax.__version__,  # of the code that runs: an installed copy may be another
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "backend": jax.default_backend(),
-        "device_kind": jax.devices()[0].device_kind,
-        "device_count": jax.device_count(),
-        "cpu_count": os.cpu_count(),
-        "git_commit": commit or "unknown",
-        "git_dirty": None if changes is None else changes != "",
-    }
-
-
-def _git(*arguments: str) -> str | None:
-    """Output of a git command in this checkout; None without git, without a checkout, or on failure."""
-    root = Path(__file__).resolve().parent.parent
-    command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
 def _append_line(path: Path, record: Mapping[str, Any], console: Console | None) -> None:
     """One whole line at the end of a file, on the disk on return; a torn tail is moved aside first."""
     data = json.dumps(record, allow_nan=False).encode() + b"\n"
@@ -345,32 +293,6 @@ def _locked(path: Path, mode: str) -> Iterator[BinaryIO]:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_SH if mode == "rb" else fcntl.LOCK_EX)
         yield file  # type: ignore[misc]
-
-
-def _plain(value: Any, where: str) -> Any:
-    """A value as JSON gives it back: dataclasses and mappings as dicts, tuples as lists, no numpy scalars.
-
-    A field whose metadata says `omit_default` is left out while it has its default: a setting that a later version
-    adds then leaves the keys of older cells as they were.
-    """
-    if is_dataclass(value) and not isinstance(value, type):
-        value = {field.name: getattr(value, field.name) for field in fields(value)
-                 if not (field.metadata.get("omit_default") and getattr(value, field.name) == field.default)}
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, Mapping):
-        wrong = [name for name in value if not isinstance(name, str)]
-        if wrong:
-            raise ValueError(f"{where}: expected names of type str, got {wrong[0]!r}")
-        return {name: _plain(item, f"{where}.{name}") for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{where}: expected a finite number, got {value}")
-    if value is None or isinstance(value, (str, bool, int, float)):
-        return value
-    kind = type(value).__name__
-    raise ValueError(f"{where}: expected text, numbers, bools, None, lists or mappings, got {kind}")
 
 
 def _flat(value: Any, name: str) -> dict[str, Any]:

@@ -18,9 +18,10 @@ from rich.table import Table
 
 import hire_jax as hj
 from experiments import hire
+from experiments.keys import key
 from experiments.memory import use_heap_for_large_arrays
 from experiments.settings import GraphSettings, RunSettings, resumable
-from experiments.store import ResultStore, key
+from experiments.store import ResultStore
 
 TEMPERATURES = (1.0, 2.0, 4.0)
 ALPHAS = (0.5, 1.0, 4.0)

@@ -21,9 +21,12 @@ from rich.console import Console
 
 import experiments
 from experiments import console as console_module
+from experiments import environment as environment_module
 from experiments import store as store_module
 from experiments.console import track, warn
-from experiments.store import ResultStore, StoreError, environment, key
+from experiments.environment import environment
+from experiments.keys import key
+from experiments.store import ResultStore, StoreError
 
 ENVIRONMENT = {"jax": "0.0.0", "git_commit": "abc", "git_dirty": False}
 ROOT = Path(experiments.__file__).resolve().parent.parent
@@ -451,14 +454,14 @@ def test_environment_tells_a_clean_checkout_from_a_dirty_one(tmp_path, monkeypat
         identity = ("-c", "user.name=a", "-c", "user.email=a@b.c")
         subprocess.run(["git", "-C", tmp_path, *identity, *arguments], check=True, capture_output=True)
 
-    code = tmp_path / "experiments" / "store.py"
+    code = tmp_path / "experiments" / "environment.py"
     (code.parent / "results").mkdir(parents=True)
     code.write_text("# code\n")
     (tmp_path / "readme").write_text("other\n")
     git("init", "-q")
     git("add", "readme")
     git("commit", "-q", "-m", "first")
-    monkeypatch.setattr(store_module, "__file__", str(code))
+    monkeypatch.setattr(environment_module, "__file__", str(code))
     assert (environment()["git_commit"], environment()["git_dirty"]) == ("unknown", None)
     git("add", ".")
     git("commit", "-q", "-m", "second")

@@ -29,6 +29,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from hire_jax.losses._checks import Masks, Rows
 from hire_jax.losses._reduce import (
+    HIGHEST,
     not_folded,
     row_count,
     unit_rows,
@@ -41,8 +42,6 @@ from hire_jax.losses._reduce import (
 # blocks leave the cache; on a GPU shorter ones would mean more launches.
 BLOCK_ROWS = 8192
 
-HIGHEST = lax.Precision.HIGHEST
-
 
 @partial(jax.custom_jvp, nondiff_argnums=(4,))
 def all_pairs(
@@ -51,7 +50,7 @@ def all_pairs(
     """Mean over pairs of types, weighted by both their `importance`, of the mean squared difference of all cosines.
 
     `student` {type: [N, d_s]}, `teacher` {type: [N, d_t]}, `where` {type: bool [N] or None} and `importance`
-    [types] come checked. The derivative is with respect to `student` only.
+    [types] come checked. One type alone is paired with itself. The derivative is with respect to `student` only.
     """
     return _value_and_weights(student, teacher, where, importance, block_rows=block_rows)[0]
 
@@ -81,9 +80,12 @@ def _value_and_weights(
     grams = jnp.stack([_gram(student[t], teacher[t], where[t], dtype, block_rows) for t in student]) / counted
 
     present = counts > 0
-    pairs = present[:, None] & present & ~jnp.eye(len(student), dtype=bool)
+    pairs = present[:, None] & present
+    if len(student) > 1:
+        pairs &= ~jnp.eye(len(student), dtype=bool)
     shares = jnp.where(pairs, jnp.outer(importance, importance), 0).astype(dtype)
-    total = jnp.sum(jnp.triu(shares))
+    shares += shares.T * jnp.eye(len(student), dtype=dtype)  # a pair is met from both its ends
+    total = 0.5 * jnp.sum(shares)
     shares = shares / jnp.where(total == 0, 1, total)
 
     d_s, d_t = (next(iter(side.values())).shape[1] for side in (student, teacher))
@@ -93,7 +95,7 @@ def _value_and_weights(
     flipped = grams[:, order][:, :, order] * np.outer(sign, sign).astype(dtype)  # J G J
     partners = jnp.einsum("ab,bij->aij", shares, flipped, precision=HIGHEST)
 
-    # Each pair is met from both its ends. Rounding can leave the last digits of a sum of squares negative.
+    # Rounding can leave the last digits of a sum of squares negative.
     return jnp.maximum(0.5 * jnp.sum(grams * partners), 0), 2 * partners / counted
 
 

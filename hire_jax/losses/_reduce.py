@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+HIGHEST = lax.Precision.HIGHEST  # of products whose small differences are compared
+
 
 def working_dtype(*arrays: jax.Array) -> np.dtype:
     """float32, or float64 where an input has it: sums of small numbers are not left to half precision."""

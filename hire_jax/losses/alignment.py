@@ -6,9 +6,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from hire_jax.losses._checks import two_sides
-from hire_jax.losses._reduce import in_working_dtype, row_count, shrunk, zero_rows
-
-HIGHEST = lax.Precision.HIGHEST
+from hire_jax.losses._reduce import HIGHEST, in_working_dtype, row_count, shrunk, zero_rows
 
 
 def linear_cka(student: ArrayLike, teacher: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:

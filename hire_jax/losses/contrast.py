@@ -7,14 +7,10 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
+from hire_jax.losses._blocks import BLOCK_ENTRIES
 from hire_jax.losses._checks import check_temperature, two_sides
-from hire_jax.losses._reduce import in_working_dtype, mean_rows, unit_rows, working_dtype
+from hire_jax.losses._reduce import HIGHEST, in_working_dtype, mean_rows, unit_rows, working_dtype
 from hire_jax.losses._sample import sampled
-
-HIGHEST = lax.Precision.HIGHEST
-
-# Entries of the matrix of cosines that `contrastive` holds at a time: 16 MiB in float32.
-BLOCK_ENTRIES = 2**22
 
 
 def contrastive(

@@ -5,15 +5,12 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 from jax.typing import ArrayLike
 
 from hire_jax.losses._blocks import BLOCK_ENTRIES, prepared, sum_over_rows
 from hire_jax.losses._checks import two_sides
-from hire_jax.losses._reduce import unit_rows
+from hire_jax.losses._reduce import HIGHEST, unit_rows
 from hire_jax.losses._sample import sampled
-
-HIGHEST = lax.Precision.HIGHEST
 
 # Rows beyond which `sample=` is wanted: time quadratic with a factor d a pair, and cubic.
 DISTANCE_ROWS = 16_384

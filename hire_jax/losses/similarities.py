@@ -4,16 +4,13 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.typing import ArrayLike
 
 from hire_jax.losses._all_pairs import all_pairs
 from hire_jax.losses._blocks import BLOCK_ENTRIES, prepared, sum_over_rows
 from hire_jax.losses._checks import two_sides
-from hire_jax.losses._reduce import unit_rows, working_dtype
+from hire_jax.losses._reduce import HIGHEST, unit_rows, working_dtype
 from hire_jax.losses._sample import sampled
-
-HIGHEST = lax.Precision.HIGHEST
 
 SIMILARITY_ROWS = 100_000  # beyond which `sample=` is wanted: quadratic, by matrix products
 
@@ -81,7 +78,7 @@ def global_structure(student: ArrayLike, teacher: ArrayLike, *, where: ArrayLike
     The sum is over all n² ordered pairs; a row with itself adds 0. Each side may be rotated and each row scaled
     without effect.
 
-    Exact, but neither matrix is formed: it is `type_pair_correlation` of the type with a copy of itself.
+    Exact, but neither matrix is formed: it is `type_pair_correlation` of a type with itself.
 
     Cost: O(N (D_s + D_t)²) time, O((D_s + D_t)²) memory beyond a block of rows, and the gradient's O(N D_s).
     Use: where widths differ and all cosines between nodes are to be kept, also on large graphs: there is no limit on N.
@@ -108,7 +105,7 @@ def global_structure(student: ArrayLike, teacher: ArrayLike, *, where: ArrayLike
     s, t, mask = two_sides(student, teacher, where)
     if len(s) == 0:
         return jnp.zeros((), working_dtype(s, t))
-    return all_pairs({"a": s, "b": s}, {"a": t, "b": t}, {"a": mask, "b": mask}, jnp.ones(2))
+    return all_pairs({"nodes": s}, {"nodes": t}, {"nodes": mask}, jnp.ones(1))
 
 
 @partial(jax.jit, static_argnames=("order", "block_entries"))

@@ -22,19 +22,21 @@ class Attended(NamedTuple):
 
     messages: jax.Array
     attention: dict[EdgeType, jax.Array]  # [E_r, H]
-    weights: list[jax.Array]  # [E_b, H], one a block, the nodes themselves last
+    weights: list[jax.Array]  # [E_b, H], one a block, the nodes themselves last (with self loops)
 
 
 def attend(graph: HeteroGraph, destination: str, values: Mapping[str, jax.Array], sources: Mapping[str, jax.Array],
            scores: jax.Array, *, relation_scores: Mapping[EdgeType, jax.Array] | None = None,
            self_score: jax.Array | None = None, previous: list[jax.Array] | None = None, residual: float = 0.0,
-           negative_slope: float = 0.2, drop: Callable[[jax.Array], jax.Array] = lambda x: x) -> Attended:
+           negative_slope: float = 0.2, self_loops: bool = True,
+           drop: Callable[[jax.Array], jax.Array] = lambda x: x) -> Attended:
     """Attention of the nodes of one type over all their neighbours, and over themselves, in one softmax.
 
     Args:
       values: {type: [N, H, d]}, what is summed; sources: {type: [N, H]}, u; scores: [N_destination, H], v.
       relation_scores: {edge type: [H]}, w; None adds nothing.
       self_score: [H], w of a node to itself.
+      self_loops: whether a node attends to itself.
       previous, residual: a = (1 - residual) softmax(s) + residual * previous, the `weights` of a layer before.
       drop: applied to the weights that sum the values, not to those returned.
     """
@@ -47,15 +49,21 @@ def attend(graph: HeteroGraph, destination: str, values: Mapping[str, jax.Array]
             of_relations = jnp.stack([relation_scores[edge_type] for edge_type in block.edge_types])
             score += of_relations[0] if block.num_relations == 1 else of_relations[block.relation_ids]
         logits.append(score)
-    own = scores + sources[destination]
-    logits.append(own if self_score is None else own + self_score)
+    if self_loops:
+        own = scores + sources[destination]
+        logits.append(own if self_score is None else own + self_score)
+    if not logits:  # a type that no relation enters
+        return Attended(jnp.zeros_like(values[destination]), {}, [])
     logits = [nn.leaky_relu(score, negative_slope).astype(jnp.float32) for score in logits]
     nodes = jnp.arange(scores.shape[0], dtype=jnp.int32)
-    weights = joint_segment_softmax(logits, [pattern.rows for pattern in patterns] + [nodes], scores.shape[0])
+    rows = [pattern.rows for pattern in patterns] + [nodes] * self_loops
+    weights = joint_segment_softmax(logits, rows, scores.shape[0])
     if previous is not None:
         weights = [(1 - residual) * now + residual * before for now, before in zip(weights, previous, strict=True)]
 
-    messages = drop(weights[-1])[:, :, None].astype(scores.dtype) * values[destination]
+    messages = jnp.zeros_like(values[destination])
+    if self_loops:
+        messages = drop(weights[-1])[:, :, None].astype(scores.dtype) * values[destination]
     attention = {}
     for (source, block), pattern, weight in zip(blocks, patterns, weights, strict=False):
         attention.update(block.split(weight))

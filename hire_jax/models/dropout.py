@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hire_jax.sparse import SparseFeatures
+
 Arrays = TypeVar("Arrays", jax.Array, dict[str, jax.Array])
 
 
@@ -48,7 +50,8 @@ def _mix(h: jax.Array) -> jax.Array:
 class Dropout(nn.Module, kw_only=True):
     """Inverted dropout (arXiv 1207.0580): zero with probability `rate`, the rest divided by 1 - rate.
 
-    Takes an array or a pytree of arrays, each with a mask of its own. Needs the "dropout" random stream when
+    Takes an array or a pytree of arrays, each with a mask of its own; of `SparseFeatures` the stored entries are
+    dropped, which are all that is not zero. Needs the "dropout" random stream when
     `train` is true and rate > 0. Raises ValueError for a rate outside [0, 1).
     """
 
@@ -60,7 +63,14 @@ class Dropout(nn.Module, kw_only=True):
             raise ValueError(f"dropout rate must be in [0, 1), got {self.rate}")
         if not train or self.rate == 0:
             return x
-        leaves, structure = jax.tree.flatten(x)
-        dropped = [jnp.where(keep_mask(self.make_rng("dropout"), leaf.shape, self.rate), leaf / (1 - self.rate), 0)
-                   for leaf in leaves]
-        return jax.tree.unflatten(structure, dropped)
+        leaves, structure = jax.tree.flatten(x, is_leaf=lambda leaf: isinstance(leaf, SparseFeatures))
+        return jax.tree.unflatten(structure, [self._drop(leaf) for leaf in leaves])
+
+    def _drop(self, x: jax.Array | SparseFeatures) -> jax.Array | SparseFeatures:
+        if isinstance(x, SparseFeatures):
+            data = self._mask(x.data)
+            return SparseFeatures(csr=x.csr, data=data, t_data=data[x.csr.t_entries])
+        return self._mask(x)
+
+    def _mask(self, x: jax.Array) -> jax.Array:
+        return jnp.where(keep_mask(self.make_rng("dropout"), x.shape, self.rate), x / (1 - self.rate), 0)

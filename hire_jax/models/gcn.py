@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from hire_jax.graph import HeteroGraph
 from hire_jax.models.projection import glorot
+from hire_jax.models.propagation import propagate
 from hire_jax.models.trunk import Attention, Hidden, NodeClassifier
-from hire_jax.sparse import spmm
+from hire_jax.sparse import SparseFeatures
 
 
 class GCNLayer(nn.Module, kw_only=True):
@@ -31,39 +31,29 @@ class GCNLayer(nn.Module, kw_only=True):
 
     @nn.compact
     def __call__(self, graph: HeteroGraph, hidden: Hidden, destinations: Sequence[str]) -> Hidden:
-        width = next(iter(hidden.values())).shape[1]
-        kernel = self.param("kernel", glorot, (width, self.features))
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        scaled = {name: x * self._inverse_root_degree(graph, name, x.dtype) for name, x in hidden.items()}
-        output = {}
-        for destination in destinations:
-            x = scaled[destination]
-            total = x if self.self_loops else jnp.zeros_like(x)
-            for source, block in graph.blocks_into(destination):
-                total += spmm(block.by_source(), None, scaled[source])
-            total *= self._inverse_root_degree(graph, destination, x.dtype)
-            dtype = self.dtype or x.dtype
-            output[destination] = total @ kernel.astype(dtype) + bias.astype(dtype)
-        return output
-
-    def _inverse_root_degree(self, graph: HeteroGraph, name: str, dtype: Any) -> jax.Array:
-        """[N, 1]; 1 without normalisation."""
-        if not self.normalise:
-            return jnp.ones((1, 1), dtype)
-        degree = jnp.full(graph.num_nodes[name], float(self.self_loops))
-        for _, block in graph.blocks_into(name):
-            degree += jnp.diff(block.csr.indptr)
-        return jnp.where(degree > 0, degree, jnp.inf)[:, None].astype(dtype) ** -0.5
+        x = next(iter(hidden.values()))
+        kernel = self.param("kernel", glorot, (x.shape[1], self.features)).astype(self.dtype or x.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype or x.dtype)
+        # The product that leaves narrower rows comes first.
+        first = isinstance(x, SparseFeatures) or x.shape[1] > self.features
+        rows = {name: x @ kernel for name, x in hidden.items()} if first else hidden
+        output = propagate(graph, rows, destinations, normalise=self.normalise, self_loops=self.self_loops)
+        return {name: (x if first else x @ kernel) + bias for name, x in output.items()}
 
 
 class GCN(NodeClassifier, kw_only=True):
     """GCN node classifier (arXiv 1609.02907): one weight matrix a layer, whatever the types.
 
     Types differ in the input projection alone, as in the homogenised baselines of HGB (arXiv 2112.14936). On a
-    graph of one type this is GCN behind a linear projection. Arguments are those of `NodeClassifier`.
+    graph of one type this is GCN behind a linear projection; with `projection=False, norm=False` it is the paper's
+    own network. Arguments are those of `NodeClassifier`.
     """
 
     def convolve(self, graph: HeteroGraph, hidden: Hidden, destinations: Sequence[str], carry: Any,
                  train: bool) -> tuple[Hidden, Attention, Any]:
         """One `GCNLayer`."""
         return GCNLayer(features=self.hidden, dtype=self.dtype)(graph, hidden, destinations), {}, None
+
+    def readout(self, graph: HeteroGraph, hidden: Hidden, carry: Any, train: bool) -> tuple[Hidden, Attention]:
+        """A `GCNLayer` of the classes."""
+        return GCNLayer(features=self.num_classes, dtype=self.dtype)(graph, hidden, [self.target]), {}

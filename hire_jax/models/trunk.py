@@ -8,11 +8,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hire_jax.graph import EdgeType, HeteroGraph
+from hire_jax.graph import EdgeType, GraphError, HeteroGraph
 from hire_jax.models.dropout import Dropout
 from hire_jax.models.normact import NormAct
 from hire_jax.models.output import ModelOutput
 from hire_jax.models.projection import InputProjection
+from hire_jax.sparse import SparseFeatures
 
 Hidden = dict[str, jax.Array]
 Attention = dict[EdgeType, jax.Array]
@@ -28,8 +29,13 @@ class NodeClassifier(nn.Module, abc.ABC, kw_only=True):
       h^0 = x W_type + b_type;  h^l = elu(layer_l(dropout(h^{l-1})));  logits = dropout(h^L) W + b
 
     in which learned rows of types without features start at a length of 0.03 an entry, so that those that matter can
-    outgrow the others. Each layer computes only the node types that can still reach the target. A model gives
-    `convolve`, one layer of it.
+    outgrow the others. With `projection=False` it is the form of the literature on homogeneous graphs,
+
+      h^0 = x;  h^l = act(layer_l(dropout(h^{l-1})));  logits = layer_L(dropout(h^{L-1})),
+
+    in which the first layer reads the features, sparse ones too, and the last one gives the logits; act is the
+    model's own, or layer norm and GELU with `norm=True`. Each layer computes only the node types that can still reach
+    the target. A model gives `convolve`, one layer of it, and `readout`, the last one, where it has that form.
 
     Args:
       target: node type whose nodes are classified.
@@ -38,10 +44,14 @@ class NodeClassifier(nn.Module, abc.ABC, kw_only=True):
       layers: number of message-passing layers.
       dropout: rate after the input projection and after every layer.
       norm: whether rows are normalised after the projection and after every layer.
+      projection: whether a linear map stands before the first layer and another after the last.
       dtype: arithmetic of the layers, e.g. jnp.bfloat16; parameters and logits stay float32.
 
-    `apply(variables, graph, train=False)` returns a `ModelOutput`; logits are [N_target, num_classes].
-    Raises GraphError when `target` is not a node type.
+    `apply(variables, graph, train=False)` returns a `ModelOutput`; logits are [N_target, num_classes]. With
+    `truncated=True` the last layer and what follows it are left out, and so are their parameters: `hidden` then ends
+    with what that layer reads, before dropout, and logits are None. Raises GraphError when `target` is not a node
+    type or, with `projection=False`, when a type that is needed has no features; ValueError when the model has no such
+    form.
     """
 
     target: str
@@ -50,25 +60,53 @@ class NodeClassifier(nn.Module, abc.ABC, kw_only=True):
     layers: int = 2
     dropout: float = 0.5
     norm: bool = True
+    projection: bool = True
     dtype: jnp.dtype | None = None
 
     @nn.compact
-    def __call__(self, graph: HeteroGraph, *, train: bool = False) -> ModelOutput:
+    def __call__(self, graph: HeteroGraph, *, train: bool = False, truncated: bool = False) -> ModelOutput:
         needed = self.reach(graph)
-        scale = 1.0 if self.norm else 0.03
-        h = InputProjection(width=self.hidden, embedding_scale=scale, dtype=self.dtype)(graph, needed[0])
-        if self.norm:
-            h = NormAct(dtype=self.dtype)(h)
-        hidden, attention, carry = [h], [], None
-        for types in needed[1:]:
+        h = self._enter(graph, needed[0])
+        hidden, attention, carry = [h if self.projection else {}], [], None
+        for types in needed[1:-1] if truncated or not self.projection else needed[1:]:
             h = Dropout(rate=self.dropout)(h, train=train)
             h, weights, carry = self.convolve(graph, h, types, carry, train)
-            h = NormAct(dtype=self.dtype)(h) if self.norm else {name: nn.elu(rows) for name, rows in h.items()}
+            h = self._activate(h)
             hidden.append(h)
             attention.append(weights)
-        h = Dropout(rate=self.dropout)(h, train=train)
-        logits = nn.Dense(self.num_classes, name="classifier")(h[self.target].astype(jnp.float32))
-        return ModelOutput(logits=self.finish(logits), hidden=tuple(hidden), attention=tuple(attention))
+        logits: Any = None
+        if not truncated:
+            h = Dropout(rate=self.dropout)(h, train=train)
+            if self.projection:
+                logits = nn.Dense(self.num_classes, name="classifier")(h[self.target].astype(jnp.float32))
+            else:
+                h, weights = self.readout(graph, h, carry, train)
+                attention.append(weights)
+                logits = h[self.target].astype(jnp.float32)
+            logits = self.finish(logits)
+        return ModelOutput(logits=logits, hidden=tuple(hidden), attention=tuple(attention))
+
+    def _enter(self, graph: HeteroGraph, types: Sequence[str]) -> dict[str, Any]:
+        """h^0 of the types needed."""
+        if self.projection:
+            scale = 1.0 if self.norm else 0.03
+            h = InputProjection(width=self.hidden, embedding_scale=scale, dtype=self.dtype)(graph, types)
+            return NormAct(dtype=self.dtype)(h) if self.norm else h
+        if missing := [name for name in types if name not in graph.features]:
+            raise GraphError(f"projection=False reads features, but node type {missing[0]!r} has none; types with "
+                             f"features: {sorted(graph.features)}")
+        widths = {name: graph.features[name].shape[1] for name in types}
+        if len(set(widths.values())) > 1:
+            raise GraphError(f"projection=False needs features of one width, got {widths}")
+        features = {name: graph.features[name] for name in types}
+        return {name: x if isinstance(x, SparseFeatures) else x.astype(self.dtype or x.dtype)
+                for name, x in features.items()}
+
+    def _activate(self, h: Hidden) -> Hidden:
+        if self.norm:
+            return NormAct(dtype=self.dtype)(h)
+        activate = nn.elu if self.projection else self.activation
+        return {name: activate(rows) for name, rows in h.items()}
 
     def reach(self, graph: HeteroGraph) -> tuple[tuple[str, ...], ...]:
         """The node types known after the projection and after each layer."""
@@ -78,6 +116,14 @@ class NodeClassifier(nn.Module, abc.ABC, kw_only=True):
     def convolve(self, graph: HeteroGraph, hidden: Hidden, destinations: Sequence[str], carry: Any,
                  train: bool) -> tuple[Hidden, Attention, Any]:
         """One layer: {destination: [N, hidden]}, its attention ({} without), and what the next layer's `carry` is."""
+
+    def readout(self, graph: HeteroGraph, hidden: Hidden, carry: Any, train: bool) -> tuple[Hidden, Attention]:
+        """The last layer with `projection=False`: {target: [N, num_classes]} and its attention."""
+        raise ValueError(f"{type(self).__name__} has no form without projection; projection=True is what it has")
+
+    def activation(self, x: jax.Array) -> jax.Array:
+        """What follows a layer with neither norm nor projection."""
+        return nn.relu(x)
 
     def finish(self, logits: jax.Array) -> jax.Array:
         """What is done to the logits last."""

@@ -31,8 +31,7 @@ import hire_jax as hj
 from experiments.configs import baselines as configs
 from experiments.configs.baselines import Baseline
 from experiments.console import Tracker, track
-from experiments.hire import fingerprint
-from experiments.keys import key
+from experiments.keys import fingerprint, key
 from experiments.memory import use_heap_for_large_arrays
 from experiments.reference.hgb import PUBLISHED, Published
 from experiments.settings import TrainingSettings, resumable

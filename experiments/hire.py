@@ -12,7 +12,6 @@ Examples:
 """
 
 import dataclasses
-import hashlib
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,7 +26,7 @@ from rich.console import Console
 import hire_jax as hj
 from experiments.configs.hire import DISTILLATION, TRAINING, Distillation, Network
 from experiments.console import Tracker, track
-from experiments.keys import key
+from experiments.keys import fingerprint, key
 from experiments.memory import use_heap_for_large_arrays
 from experiments.settings import GraphSettings, TrainingSettings, resumable
 from experiments.store import Cell, ResultStore
@@ -119,14 +118,6 @@ def plan(settings: Settings, dataset: hj.Dataset) -> Iterator[Job]:
             config = {**shared, "label": label, "network": student, "objective": objective,
                       "teacher": None if teaches is None else key(teaches.config)}
             yield Job(model, label, student, objective, config, teaches)
-
-
-def fingerprint(dataset: hj.Dataset) -> str:
-    """16 hex digits of the sha256 of graph, labels and splits: a cell of other data is another cell."""
-    digest = hashlib.sha256(repr((dataset.graph.counts, dataset.graph.edge_types)).encode())
-    for leaf in jax.tree.leaves((dataset.graph, dataset.labels, dataset.splits)):
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()[:16]
 
 
 def check_relations(settings: Settings, dataset: hj.Dataset) -> None:

@@ -27,7 +27,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Structure": ("rkd_distance", "rkd_angle", "similarity_preserving", "local_structure", "global_structure"),
     "Heterogeneous": ("type_pair_correlation", "typed_local_structure"),
     "Attention": ("attention_map_kl",),
-    "Reliability, for `weights=` of a loss": ("entropy_reliability", "correctness_reliability"),
+    "Reliability, for `weights=` of a loss": (
+        "entropy_reliability", "correctness_reliability", "attention_reliability"),
 }
 
 HEAD = """\

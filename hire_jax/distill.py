@@ -6,68 +6,44 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from hire_jax import losses
+from hire_jax.supervised import cross_entropy
 
 EdgeType = tuple[str, str, str]
 Edges = Mapping[EdgeType, tuple[jax.Array, jax.Array]]
 Weight = float | Callable[[jax.Array], Any]  # a number, or an optax schedule over epochs
-TERMS = ("supervised", "soft_target_kl", "type_pair_correlation")
+TERMS = ("supervised", "soft_target_kl", "type_pair_correlation", "attention_map_kl")
 LATER: Any = {"omit_default": True}  # settings added later: left out of a cell's key while they are the default
-
-
-def cross_entropy(logits: jax.Array, labels: jax.Array, *, label_smoothing: float = 0.0,
-                  where: jax.Array | None = None) -> jax.Array:
-    """Supervised loss of labelled rows: mean over rows, sum over classes, in nats.
-
-    Single-label (labels int[N]): -sum_c y_c log softmax(z)_c with y = (1 - e) onehot + e / C.
-    Multi-label (labels [N, C] of 0 and 1): binary cross-entropy of sigmoid(z) against (1 - e) y + e / 2.
-
-    Args:
-      logits: float[N, C].
-      labels: int[N] or int[N, C]; negative means unlabelled, such rows are left out.
-      label_smoothing: e in [0, 1).
-      where: bool[N], rows to count. No row at all gives 0.
-
-    Raises:
-      ValueError: labels that fit neither form.
-    """
-    if labels.shape not in (logits.shape[:1], logits.shape):
-        raise ValueError(f"labels must be {logits.shape[:1]} or {logits.shape} to fit the logits, got {labels.shape}")
-    labelled = labels >= 0 if labels.ndim == 1 else jnp.all(labels >= 0, axis=1)
-    rows = labelled if where is None else labelled & where
-    logits = jnp.where(rows[:, None], logits, 0)  # what other rows hold, NaN included, has no influence
-    known = jnp.maximum(labels, 0)
-    if labels.ndim == 1:
-        targets = optax.smooth_labels(jax.nn.one_hot(known, logits.shape[1]), label_smoothing)
-        loss = optax.softmax_cross_entropy(logits, targets)
-    else:
-        targets = (1 - label_smoothing) * known + label_smoothing / 2
-        loss = optax.sigmoid_binary_cross_entropy(logits, targets).sum(axis=1)
-    return jnp.sum(jnp.where(rows, loss, 0.0)) / jnp.maximum(jnp.sum(rows), 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Objective:
-    """L = supervised CE + soft_target_kl L_node + type_pair_correlation L_relation (HIRE, arXiv 2207.11887).
+    """The supervised loss and weighted distillation terms (HIRE, arXiv 2207.11887; GKEDM, arXiv 2403.15419).
 
-    Our reading of the paper, after its abstract's description: L_node is the softened Kullback-Leibler
+      L = supervised CE + soft_target_kl L_node + type_pair_correlation L_relation + attention_map_kl L_attention
+
+    Our reading of the papers, after their abstracts' descriptions: L_node is the softened Kullback-Leibler
     divergence of the logits over all target nodes (per-class Bernoulli where labels are multi-label),
-    L_relation the difference of type-pair correlations of hidden embeddings, averaged over the layers.
-    Terms of weight zero are not computed.
+    L_relation the difference of type-pair correlations of hidden embeddings, averaged over the layers, L_attention
+    the divergence of the last layer's attention maps. Terms of weight zero are not computed.
 
     Args:
-      supervised: weight of the cross-entropy on training labels. This and the next two are numbers, or functions
+      supervised: weight of the cross-entropy on training labels. This and the next three are numbers, or functions
         of the epoch (from 0) such as optax schedules; a function has no place in a cell's key of experiments.
       soft_target_kl: weight alpha of the node-level term.
       type_pair_correlation: weight beta of the relation-level term.
+      attention_map_kl: weight of the attention term: maps of the last layer that has some, over all edges into the
+        target, a node's own included, before attention dropout.
       temperature: T of the node-level term.
       label_smoothing: of the cross-entropy.
       variant: of `losses.type_pair_correlation`: "all_pairs", "prototype" or "edges".
       layers: indices into `ModelOutput.hidden` (0 is the input projection) the relation-level term matches,
         or None for all layers between input projection and last. The last layer knows the target type only.
       distil_rows: "all" target nodes (transductive) or "train" nodes only, for the node-level term.
+      attention_heads: which heads are compared: `heads` of `losses.attention_map_kl`.
+      attention_weights: weighs each node of the attention term by how sharp the teacher's attention is ("entropy":
+        `losses.attention_reliability`) or by its number of edges ("degree").
       reliability: weighs each node of the node-level term by the teacher's certainty ("entropy") or by whether it
         is right on the training labels ("correctness", other nodes 1): `losses.entropy_reliability`,
         `losses.correctness_reliability`.
@@ -83,11 +59,14 @@ class Objective:
     supervised: Weight = 1.0
     soft_target_kl: Weight = 0.0
     type_pair_correlation: Weight = 0.0
+    attention_map_kl: Weight = dataclasses.field(default=0.0, metadata=LATER)
     temperature: float = 1.0
     label_smoothing: float = 0.0
     variant: Literal["all_pairs", "prototype", "edges"] = "all_pairs"
     layers: tuple[int, ...] | None = None
     distil_rows: Literal["all", "train"] = "all"
+    attention_heads: Literal["index", "mean", "assign"] = dataclasses.field(default="index", metadata=LATER)
+    attention_weights: Literal["entropy", "degree"] | None = dataclasses.field(default=None, metadata=LATER)
     reliability: Literal["entropy", "correctness"] | None = dataclasses.field(default=None, metadata=LATER)
     group_weights: Mapping[Any, float] | tuple[tuple[Any, float], ...] = dataclasses.field(default=(), metadata=LATER)
     uncertainty: bool = dataclasses.field(default=False, metadata=LATER)
@@ -103,12 +82,15 @@ class Objective:
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
         for name, allowed in (("variant", ("all_pairs", "prototype", "edges")), ("distil_rows", ("all", "train")),
+                              ("attention_heads", ("index", "mean", "assign")),
+                              ("attention_weights", ("entropy", "degree", None)),
                               ("reliability", ("entropy", "correctness", None))):
             if getattr(self, name) not in allowed:
                 listed = ", ".join(map(repr, allowed[:-1])) + f" or {allowed[-1]!r}"
                 raise ValueError(f"{name} must be {listed}, got {getattr(self, name)!r}")
         object.__setattr__(self, "group_weights", tuple(sorted(dict(self.group_weights).items(), key=repr)))  # hashable
-        idle = {"reliability": self.reliability is not None and "soft_target_kl" not in self.terms,
+        idle = {"attention_weights": self.attention_weights is not None and "attention_map_kl" not in self.terms,
+                "reliability": self.reliability is not None and "soft_target_kl" not in self.terms,
                 "group_weights": bool(self.group_weights) and "type_pair_correlation" not in self.terms,
                 "pcgrad": self.pcgrad and not self.terms}
         for name in (name for name, nothing in idle.items() if nothing):
@@ -141,12 +123,13 @@ class Objective:
           labels: int[N], or int[N, C] for multi-label; negative is unlabelled.
           teacher: the same of the teacher; its arrays are constants. Needed when a distillation term is on.
           where: bool[N], the training nodes.
-          edges: {edge type: (senders, receivers)}, needed by variant "edges".
+          edges: {edge type: (senders, receivers)}, needed by variant "edges" and by attention_map_kl; the key
+            (target, "self", target) stands for a node's attention to itself and is not looked up.
           epoch: from 0, for weights that are schedules.
           log_variances: of `init()`, or what became of them; needed with `uncertainty`.
 
         Returns:
-          scalar, {"supervised" | "soft_target_kl" | "type_pair_correlation": scalar}.
+          scalar, {"supervised" | "soft_target_kl" | "type_pair_correlation" | "attention_map_kl": scalar}.
 
         Raises:
           ValueError: no teacher for a term that needs one, no layer two node types of both can be matched at, a
@@ -176,7 +159,7 @@ class Objective:
                    edges: Edges | None = None) -> dict[str, jax.Array]:
         """{term: value}; the arguments are those of a call."""
         if self.needs_teacher and teacher is None:
-            raise ValueError("soft_target_kl or type_pair_correlation has a weight, but no teacher is given")
+            raise ValueError(f"{' or '.join(self.terms[-1:])} has a weight, but no teacher is given")
         values = {}
         for name in self.terms:
             if name == "supervised":
@@ -186,8 +169,10 @@ class Objective:
                 values[name] = divergence(student.logits, teacher.logits, temperature=self.temperature,
                                           where=where if self.distil_rows == "train" else None,
                                           weights=self._reliability(teacher.logits, labels, where))
-            else:
+            elif name == "type_pair_correlation":
                 values[name] = self._relation(student.hidden, teacher.hidden, edges)
+            else:
+                values[name] = self._attention(student, teacher, edges)
         return values
 
     def _reliability(self, logits: jax.Array, labels: jax.Array, where: jax.Array | None) -> jax.Array | None:
@@ -213,6 +198,29 @@ class Objective:
             listed = sorted(known, key=repr)
             raise ValueError(f"group_weights names {unknown[0]!r}, but the matched layers have {listed}")
         return sum(values, jnp.zeros(())) / len(values)
+
+    def _attention(self, student: Any, teacher: Any, edges: Edges | None) -> jax.Array:
+        """The attention term, on the last layer with attention of each."""
+        maps: list[dict] = [next((layer for layer in reversed(side.attention) if layer), {})
+                            for side in (student, teacher)]
+        if not maps[0] or set(maps[0]) != set(maps[1]):
+            raise ValueError("attention_map_kl compares attention over the same relations, but the last layers with "
+                             f"attention have {sorted(maps[0])} in the student and {sorted(maps[1])} in the teacher")
+        nodes = student.logits.shape[0]
+        known, receivers = edges or {}, []
+        for edge_type, weights in maps[0].items():
+            own = edge_type[0] == edge_type[2] and edge_type[1] == "self"
+            if not own and edge_type not in known:
+                raise ValueError(f"attention_map_kl needs edges[{edge_type}], got edges of {sorted(known)}")
+            receivers.append(jnp.arange(weights.shape[0]) if own else known[edge_type][1])
+        to = jnp.concatenate(receivers)
+        s, t = (jnp.concatenate([side[edge_type] for edge_type in maps[0]]) for side in maps)
+        importance = None
+        if self.attention_weights == "entropy":
+            importance = losses.attention_reliability(t, to, nodes)
+        elif self.attention_weights == "degree":
+            importance = jnp.zeros(nodes).at[to].add(1.0)
+        return losses.attention_map_kl(s, t, to, nodes, heads=self.attention_heads, weights=importance)
 
     def _edges_within(self, edges: Edges | None, layer: dict) -> Edges | None:
         if self.variant != "edges" or edges is None:

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Int32, jaxtyped
 
 import hire_jax as hj
 from hire_jax import metrics, sparse
-from hire_jax.distill import cross_entropy
+from hire_jax.supervised import cross_entropy
 
 typed: Callable = jaxtyped(typechecker=beartype)
 PATTERN = sparse.CSR.from_sorted(np.array([0, 0, 2]), np.array([1, 0, 1]), (3, 2))

@@ -10,8 +10,9 @@ import numpy as np
 import optax
 import pytest
 
+from experiments.keys import key, plain
 from hire_jax import ModelOutput, Objective, losses
-from hire_jax.distill import cross_entropy
+from hire_jax.supervised import cross_entropy
 
 RNG = np.random.default_rng(0)
 LOGITS: Any = (RNG.normal(size=(6, 4)) * 3).astype(np.float32)
@@ -188,7 +189,7 @@ def test_edges_of_types_a_layer_lacks_are_left_out():
 
 
 @pytest.mark.parametrize(("arguments", "teacher", "message"), [
-    ({"soft_target_kl": 1.0}, None, "soft_target_kl or type_pair_correlation has a weight, but no teacher is given"),
+    ({"soft_target_kl": 1.0}, None, "soft_target_kl has a weight, but no teacher is given"),
     ({"type_pair_correlation": 1.0}, None, "but no teacher is given"),
     ({"type_pair_correlation": 1.0}, output(3, 5, layers=4), "student and teacher have 4 and 5 hidden layers; name the "
                                                              "layers to match with layers="),
@@ -307,3 +308,144 @@ def test_uncertainty_weighs_terms_by_what_it_learns():
     with pytest.raises(ValueError, match="log_variances must be given with uncertainty=True"):
         objective(STUDENT, LABELS, teacher=TEACHER, where=WHERE)
     assert Objective(soft_target_kl=2.0).init() == {}
+
+
+# ---------------------------------------------------------------------------------------------- attention
+
+OWN = ("a", "self", "a")
+INTO_A = {("b", "t", "a"): (jnp.array([0, 2, 1, 1, 0]), jnp.array([0, 0, 2, 4, 4])),
+          ("a", "c", "a"): (jnp.array([1, 5, 0]), jnp.array([0, 2, 3]))}
+TO = np.concatenate([INTO_A["b", "t", "a"][1], INTO_A["a", "c", "a"][1], np.arange(6)])  # and each node to itself
+
+
+def maps(seed, heads, order=(("b", "t", "a"), ("a", "c", "a"), OWN)):
+    """{edge type: [E, heads]}: over all relations, a node itself included, the weights into a node sum to 1."""
+    weights = np.exp(1.5 * np.random.default_rng(seed).normal(size=(len(TO), heads)))
+    weights /= np.stack([np.bincount(TO, column, 6)[TO] for column in weights.T], axis=1)
+    parts = dict(zip([*INTO_A, OWN], np.split(weights.astype(np.float32), [5, 8]), strict=True))
+    return {edge_type: jnp.asarray(parts[edge_type]) for edge_type in order}
+
+
+def joined(layer):
+    """All maps of a layer in the order of `TO`."""
+    return np.concatenate([layer[edge_type] for edge_type in (*INTO_A, OWN)])
+
+
+# The last layer with attention counts: another before it, and in the student one without after it.
+ATTENTIVE = STUDENT._replace(attention=(maps(9, 2), maps(3, 2, order=(OWN, ("a", "c", "a"), ("b", "t", "a"))), {}))
+EXPERT = TEACHER._replace(attention=(maps(8, 2), maps(4, 2)))
+MAPS: dict[str, Any] = {"supervised": 0.0, "attention_map_kl": 1.0}
+
+
+def attended(objective, student=ATTENTIVE, teacher: Any = EXPERT, edges: Any = INTO_A):
+    return objective(student, LABELS, teacher=teacher, where=WHERE, edges=edges)
+
+
+@pytest.mark.parametrize("heads", ["index", "mean", "assign"])
+def test_the_attention_term_is_that_of_all_edges_and_the_nodes_themselves(heads):
+    total, terms = jax.jit(lambda s, t: attended(Objective(**MAPS, attention_heads=heads), s, t))(ATTENTIVE, EXPERT)
+    s, t = joined(ATTENTIVE.attention[1]), joined(EXPERT.attention[1])
+    expected = losses.attention_map_kl(s, t, TO, 6, heads=heads)
+    assert set(terms) == {"attention_map_kl"} and expected > 0.05
+    np.testing.assert_allclose(terms["attention_map_kl"], expected, rtol=1e-5)
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
+    by_hand = [t[e].astype(float) * np.log(t[e].astype(float) / s[e]) for e in range(len(TO))]
+    if heads == "index":
+        np.testing.assert_allclose(expected, np.sum(by_hand) / 6 / 2, rtol=1e-5)
+    other = Objective(**MAPS, attention_heads="mean" if heads != "mean" else "index")
+    assert abs(attended(other)[0] - expected) > 1e-3
+
+
+def test_heads_of_different_numbers_are_compared():
+    few = ATTENTIVE._replace(attention=(maps(5, 1),))
+    for heads in ("index", "mean", "assign"):
+        expected = losses.attention_map_kl(joined(few.attention[0]), joined(EXPERT.attention[1]), TO, 6, heads=heads)
+        value = attended(Objective(**MAPS, attention_heads=heads), student=few)[0]
+        np.testing.assert_allclose(value, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("chosen", ["entropy", "degree"])
+def test_nodes_of_the_attention_term_are_weighed(chosen):
+    value, _ = attended(Objective(**MAPS, attention_weights=chosen))
+    s, t = joined(ATTENTIVE.attention[1]), joined(EXPERT.attention[1])
+    weights = np.bincount(TO, minlength=6) if chosen == "degree" else losses.attention_reliability(t, TO, 6)
+    assert len(set(np.asarray(weights).tolist())) > 2
+    np.testing.assert_allclose(value, losses.attention_map_kl(s, t, TO, 6, weights=weights), rtol=1e-5)
+    assert abs(value - attended(Objective(**MAPS))[0]) > 1e-3
+
+
+def test_the_attention_term_is_weighted_and_added():
+    objective = Objective(supervised=0.5, soft_target_kl=2.0, attention_map_kl=0.1, temperature=2.0)
+    assert objective.needs_teacher and objective.terms == ("supervised", "soft_target_kl", "attention_map_kl")
+    total, terms = attended(objective)
+    expected = {
+        "supervised": cross_entropy(STUDENT.logits, LABELS, where=WHERE),
+        "soft_target_kl": losses.soft_target_kl(STUDENT.logits, TEACHER.logits, temperature=2.0),
+        "attention_map_kl": losses.attention_map_kl(joined(ATTENTIVE.attention[1]), joined(EXPERT.attention[1]), TO, 6)}
+    assert set(terms) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_allclose(terms[name], value, rtol=1e-5, err_msg=name)
+    np.testing.assert_allclose(total, 0.5 * expected["supervised"] + 2 * expected["soft_target_kl"]
+                               + 0.1 * expected["attention_map_kl"], rtol=1e-5)
+    scheduled = Objective(supervised=0.0, attention_map_kl=optax.linear_schedule(0.0, 2.0, 10))
+    half = scheduled(ATTENTIVE, LABELS, teacher=EXPERT, edges=INTO_A, epoch=5)[0]
+    np.testing.assert_allclose(half, expected["attention_map_kl"], rtol=1e-5)
+    assert set(Objective(attention_map_kl=1.0, uncertainty=True).init()) == {"supervised", "attention_map_kl"}
+
+
+@pytest.mark.parametrize("chosen", [None, "entropy"])
+def test_the_teachers_attention_is_a_constant(chosen):
+    objective = Objective(**MAPS, attention_weights=chosen)
+
+    def loss(s, t):
+        return attended(objective, ATTENTIVE._replace(attention=(s,)), EXPERT._replace(attention=(t,)))[0]
+
+    of_student, of_teacher = jax.grad(loss, argnums=(0, 1))(ATTENTIVE.attention[1], EXPERT.attention[1])
+    assert all(np.abs(slope).max() > 0 for slope in of_student.values())
+    assert all(not np.asarray(slope).any() for slope in of_teacher.values())
+
+
+OTHERS = EXPERT._replace(attention=({name: x for name, x in maps(4, 2).items() if name != OWN},))
+
+
+@pytest.mark.parametrize(("student", "teacher", "edges", "message"), [
+    (ATTENTIVE, EXPERT, None, "attention_map_kl needs edges[('a', 'c', 'a')], got edges of []"),
+    (ATTENTIVE, EXPERT, EDGES, "attention_map_kl needs edges[('a', 'c', 'a')], got edges of [('a', 'r', 'b'), ("),
+    (ATTENTIVE, OTHERS, INTO_A, "attention_map_kl compares attention over the same relations, but the last layers with "
+                                "attention have [('a', 'c', 'a'), ('a', 'self', 'a'), ('b', 't', 'a')] in the student "
+                                "and [('a', 'c', 'a'), ('b', 't', 'a')] in the teacher"),
+    (STUDENT, EXPERT, INTO_A, "attention have [] in the student and [('a', 'c', 'a'), "),
+    (ATTENTIVE, TEACHER, INTO_A, "('b', 't', 'a')] in the student and [] in the teacher"),
+    (STUDENT, TEACHER, INTO_A, "attention have [] in the student and [] in the teacher"),
+    (ATTENTIVE, EXPERT._replace(attention=()), INTO_A, "and [] in the teacher"),
+    (ATTENTIVE, None, INTO_A, "attention_map_kl has a weight, but no teacher is given"),
+])
+def test_attention_that_cannot_be_compared_is_said(student, teacher, edges, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        attended(Objective(**MAPS), student, teacher, edges)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"attention_map_kl": -1.0}, "attention_map_kl is the weight of a term and must be >= 0, got -1.0"),
+    ({"attention_weights": "entropy"}, "attention_weights is given, but no term that it acts on has a weight"),
+    ({"attention_weights": "degree", "soft_target_kl": 1.0}, "attention_weights is given, but no term that it acts on"),
+    ({"attention_weights": "size", "attention_map_kl": 1.0}, "attention_weights must be 'entropy', 'degree' or None"),
+    ({"attention_heads": "best"}, "attention_heads must be 'index', 'mean' or 'assign', got 'best'"),
+])
+def test_bad_settings_of_attention_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Objective(**arguments)
+
+
+def test_what_was_added_later_leaves_the_keys_of_older_cells():
+    """The keys are those of the commit before attention came (67c731c)."""
+    first = {"supervised", "soft_target_kl", "type_pair_correlation", "temperature", "label_smoothing", "variant",
+             "layers", "distil_rows"}
+    assert set(plain(Objective(), "objective")) == first
+    assert key(Objective()) == "e45707911c242248"
+    taught = Objective(soft_target_kl=1.0, type_pair_correlation=10.0, temperature=4.0, variant="edges",
+                       reliability="entropy")
+    assert set(plain(taught, "objective")) == first | {"reliability"} and key(taught) == "3b25b746db047c6e"
+    attentive = Objective(attention_map_kl=0.1, attention_heads="assign", attention_weights="degree")
+    assert set(plain(attentive, "objective")) == first | {"attention_map_kl", "attention_heads", "attention_weights"}
+    assert len({key(Objective()), key(attentive), key(Objective(attention_map_kl=0.1))}) == 3

@@ -27,10 +27,13 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "metrics": (set(), {"jax", "numpy"}),
     "report": (set(), {"numpy", "rich", "scipy"}),
     "figures": ({"files", "report"}, {"numpy", "matplotlib"}),
-    "distill": ({"losses"}, {"jax", "optax"}),
+    "supervised": (set(), {"jax", "optax"}),
+    "positions": ({"files", "graph"}, {"numpy", "scipy"}),
+    "distill": ({"losses", "supervised"}, {"jax"}),
     "conflicts": (set(), {"jax"}),
     "teachers": ({"_version", "data", "files", "models"}, {"jax", "numpy"}),
-    "training": ({"distill", "graph", "metrics", "models", "conflicts", "teachers"}, {"jax", "flax", "numpy", "optax"}),
+    "training": ({"distill", "graph", "metrics", "models", "conflicts", "supervised", "teachers"},
+                 {"jax", "flax", "numpy", "optax"}),
     "_version": (set(), set()),
 }
 

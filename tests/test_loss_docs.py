@@ -62,8 +62,8 @@ def test_every_loss_is_described(name):
 
 
 def test_without_a_paper_are_the_reliabilities_alone():
-    assert {doc.name for doc in loss_docs.collect() if not doc.papers} == {"entropy_reliability",
-                                                                           "correctness_reliability"}
+    assert {doc.name for doc in loss_docs.collect() if not doc.papers} == {
+        "entropy_reliability", "correctness_reliability", "attention_reliability"}
 
 
 def test_parts_of_a_docstring():

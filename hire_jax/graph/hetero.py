@@ -42,6 +42,8 @@ class HeteroGraph:
         `receivers` destination nodes; both are int32, ordered by receiver, then sender. `edges` holds edge
         features or None, `nodes` and `globals` are None, `n_node` is [number of destination nodes].
       blocks: {(source, destination): RelationBlock}.
+      positions: {node type: float[N, k]}, positional encodings for models that read them; {} until
+        `with_positions` gives some. Methods that change edges leave them out.
 
     For the typed relations of arXiv 1703.06103 and its successors; `receivers` being sorted is relied upon.
     """
@@ -51,6 +53,7 @@ class HeteroGraph:
     blocks: dict[tuple[str, str], RelationBlock]
     counts: tuple[tuple[str, int], ...] = dataclasses.field(metadata={"static": True})
     edge_types: tuple[EdgeType, ...] = dataclasses.field(metadata={"static": True})
+    positions: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
 
     # ------------------------------------------------------------------------------------------ building
 
@@ -213,6 +216,28 @@ class HeteroGraph:
                                  f"{list(self.node_types)}")
         return dataclasses.replace(self, features={name: x for name, x in self.features.items() if name in types})
 
+    def with_positions(self, positions: Mapping[str, Any]) -> "HeteroGraph":
+        """The same graph with positional encodings, such as `hire_jax.positions.laplacian_positions` makes.
+
+        Args:
+          positions: {node type: float[N, k]} of one k; types may be missing.
+
+        Raises:
+          GraphError: a type is unknown, an array does not fit it, or widths differ.
+        """
+        checked = {}
+        for name, array in positions.items():
+            if name not in self.num_nodes:
+                raise GraphError(f"positions are given for node type {name!r}, which is unknown; the graph has "
+                                 f"{list(self.node_types)}")
+            rows = checked_features(name, array, self.num_nodes[name])
+            if isinstance(rows, SparseFeatures):
+                raise GraphError(f"positions[{name!r}] must be a dense array")
+            checked[name] = rows
+        if len({rows.shape[1] for rows in checked.values()}) > 1:
+            raise GraphError(f"positions must have one width, got { {n: x.shape[1] for n, x in checked.items()} }")
+        return dataclasses.replace(self, positions=checked)
+
     def metapath(self, path: Sequence[EdgeType]) -> tuple[np.ndarray, np.ndarray]:
         """Composes relations by sparse products: which pairs a metapath joins, and by how many paths.
 
@@ -270,7 +295,8 @@ class HeteroGraph:
                  for (s, r, d), array in self.host_edges().items()}
         attributes = {edge_type: np.asarray(graph.edges) for edge_type, graph in self.relations.items()
                       if graph.edges is not None}
-        return HeteroGraph.from_arrays(self.num_nodes, edges, features, attributes)
+        positions = {name: rows[np.argsort(inverse[name])] for name, rows in self.positions.items()}
+        return HeteroGraph.from_arrays(self.num_nodes, edges, features, attributes).with_positions(positions)
 
     def to_graphs_tuple(self) -> jraph.GraphsTuple:
         """Homogenises: all types' nodes one after another, all relations' edges ordered by receiver.

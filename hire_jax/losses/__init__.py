@@ -16,12 +16,13 @@ from hire_jax.losses.features import attention_transfer, cosine_embedding, hint,
 from hire_jax.losses.logits import bernoulli_kl, logit_mse, soft_target_kl
 from hire_jax.losses.neighbourhoods import local_structure, typed_local_structure
 from hire_jax.losses.relational import type_pair_correlation
-from hire_jax.losses.reliability import correctness_reliability, entropy_reliability
+from hire_jax.losses.reliability import attention_reliability, correctness_reliability, entropy_reliability
 from hire_jax.losses.rkd import rkd_angle, rkd_distance
 from hire_jax.losses.similarities import global_structure, similarity_preserving
 
 __all__ = [
     "attention_map_kl",
+    "attention_reliability",
     "attention_transfer",
     "bernoulli_kl",
     "contrastive",

@@ -5,10 +5,12 @@ import math
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.scipy.special import xlogy
 from jax.typing import ArrayLike
 
-from hire_jax.losses._checks import check_temperature, real_array
+from hire_jax.losses._checks import check_rows, check_temperature, real_array
 from hire_jax.losses._divergence import kl_last_axis
+from hire_jax.losses._edges import checked_index
 from hire_jax.losses._reduce import working_dtype
 
 
@@ -102,6 +104,45 @@ def correctness_reliability(
         right = jnp.mean((logits > 0) == (known > 0), axis=-1, dtype=logits.dtype)
         labelled = jnp.all(known >= 0, axis=-1)
     return jnp.where(labelled, jnp.asarray(wrong) + (1 - jnp.asarray(wrong)) * right, unlabelled).astype(logits.dtype)
+
+
+def attention_reliability(teacher_attention: ArrayLike, receivers: ArrayLike, num_receivers: int) -> jax.Array:
+    """1 where the teacher attends to one neighbour, 0 where it attends to all alike.
+
+    With a_e the attention weights of the d_i edges into node i, the mean over heads of::
+
+        1 + sum_{e into i} a_e log a_e / log d_i
+
+    and 0 where d_i < 2: such a node has no choice.
+
+    Cost: O(N + E H) time and memory.
+    Use: as `weights` of `attention_map_kl`, where attention that says nothing is not to be taught.
+    Pitfalls: a teacher that has not learned to choose gives weights near 0 everywhere; only their proportions count
+      in a mean.
+
+    Args:
+      teacher_attention: [E, H], weights that sum to 1 over the edges into a node.
+      receivers: int [E], each edge's destination, in any order.
+      num_receivers: number of destinations, a Python integer.
+
+    Returns:
+      [num_receivers] from 0 to 1, float32 (float64 where the input is). A constant: no gradient flows into it.
+
+    Raises:
+      ValueError: weights that are not [E, H], receivers that are not int [E] within [0, num_receivers).
+
+    References:
+      Our reading of weighting by the entropy of a teacher's answer, applied to attention; no arXiv id, there being no
+        one paper.
+    """
+    attention = lax.stop_gradient(real_array("teacher_attention", teacher_attention))
+    check_rows("[E, H]", teacher_attention=attention, receivers=jnp.asarray(receivers)[:, None])
+    attention = attention.astype(working_dtype(attention))
+    index = checked_index("receivers", receivers, num_receivers)
+    degree = jax.ops.segment_sum(jnp.ones(len(index), attention.dtype), index, num_receivers)
+    information = jax.ops.segment_sum(jnp.sum(xlogy(attention, attention), axis=1), index, num_receivers)
+    log_degree = jnp.log(jnp.maximum(degree, 2))
+    return jnp.where(degree < 2, 0, jnp.clip(1 + information / (attention.shape[1] * log_degree), 0, 1))
 
 
 def _checked(teacher_logits: ArrayLike) -> jax.Array:

@@ -1,10 +1,10 @@
-"""Additive attention over the edges into a node, shared by GAT, Simple-HGN and HAN.
+"""Additive attention over the edges into a node, shared by GAT, Simple-HGN and HAN; GATv2 has scores of its own.
 
 For an edge e = (j -> i) and each head: s_e = LeakyReLU(u_j + v_i + w_r), with u, v the scores of its ends and w
 that of its relation where there is one; a = softmax of s over all edges into i; m_i = sum_e a_e x_j.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -40,10 +40,9 @@ def attend(graph: HeteroGraph, destination: str, values: Mapping[str, jax.Array]
       previous, residual: a = (1 - residual) softmax(s) + residual * previous, the `weights` of a layer before.
       drop: applied to the weights that sum the values, not to those returned.
     """
-    blocks = graph.blocks_into(destination)
-    patterns = [block.by_source() for _, block in blocks]
+    edges = edges_into(graph, destination)
     logits = []
-    for (source, block), pattern in zip(blocks, patterns, strict=True):
+    for source, block, pattern in edges:
         score = edge_sum(pattern, scores, sources[source])
         if relation_scores is not None:
             of_relations = jnp.stack([relation_scores[edge_type] for edge_type in block.edge_types])
@@ -52,20 +51,37 @@ def attend(graph: HeteroGraph, destination: str, values: Mapping[str, jax.Array]
     if self_loops:
         own = scores + sources[destination]
         logits.append(own if self_score is None else own + self_score)
+    logits = [nn.leaky_relu(score, negative_slope) for score in logits]
+    return softmax_sum(edges, logits, destination, values, previous=previous, residual=residual, self_loops=self_loops,
+                       drop=drop)
+
+
+def edges_into(graph: HeteroGraph, destination: str) -> list[tuple[str, RelationBlock, CSR]]:
+    """[(source type, block, its pattern by source)] of all relations into one node type."""
+    return [(source, block, block.by_source()) for source, block in graph.blocks_into(destination)]
+
+
+def softmax_sum(edges: Sequence[tuple[str, RelationBlock, CSR]], logits: Sequence[jax.Array], destination: str,
+                values: Mapping[str, jax.Array], *, previous: list[jax.Array] | None = None, residual: float = 0.0,
+                self_loops: bool = True, drop: Callable[[jax.Array], jax.Array] = lambda x: x) -> Attended:
+    """What `attend` makes of its scores: one softmax over all edges into a node, and the sum of the values by it.
+
+    Args:
+      edges: what `edges_into` gives; logits: [E_b, H] of each of its blocks and, with `self_loops`, [N, H] last.
+      values, previous, residual, self_loops, drop: as in `attend`.
+    """
+    x = values[destination]
     if not logits:  # a type that no relation enters
-        return Attended(jnp.zeros_like(values[destination]), {}, [])
-    logits = [nn.leaky_relu(score, negative_slope).astype(jnp.float32) for score in logits]
-    nodes = jnp.arange(scores.shape[0], dtype=jnp.int32)
-    rows = [pattern.rows for pattern in patterns] + [nodes] * self_loops
-    weights = joint_segment_softmax(logits, rows, scores.shape[0])
+        return Attended(jnp.zeros_like(x), {}, [])
+    nodes = jnp.arange(x.shape[0], dtype=jnp.int32)
+    rows = [pattern.rows for _, _, pattern in edges] + [nodes] * self_loops
+    weights = joint_segment_softmax([score.astype(jnp.float32) for score in logits], rows, x.shape[0])
     if previous is not None:
         weights = [(1 - residual) * now + residual * before for now, before in zip(weights, previous, strict=True)]
 
-    messages = jnp.zeros_like(values[destination])
-    if self_loops:
-        messages = drop(weights[-1])[:, :, None].astype(scores.dtype) * values[destination]
+    messages = drop(weights[-1])[:, :, None].astype(x.dtype) * x if self_loops else jnp.zeros_like(x)
     attention = {}
-    for (source, block), pattern, weight in zip(blocks, patterns, weights, strict=False):
+    for (source, block, pattern), weight in zip(edges, weights, strict=False):
         attention.update(block.split(weight))
         messages += aggregate(pattern, drop(weight), values[source])
     return Attended(messages, attention, weights)

@@ -1,12 +1,13 @@
-"""What brings features of different widths to one: the input projection."""
+"""How a model reads features: through a projection that brings them to one width, or as they are."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hire_jax.graph import HeteroGraph
+from hire_jax.graph import GraphError, HeteroGraph
 from hire_jax.sparse import SparseFeatures
 
 glorot = nn.initializers.glorot_uniform()
@@ -42,3 +43,32 @@ class InputProjection(nn.Module, kw_only=True):
             if self.dtype is not None:
                 hidden[name] = hidden[name].astype(self.dtype)
         return hidden
+
+
+class SharedDense(nn.Module, kw_only=True):
+    """One linear map for all node types: {type: [N, d]}, dense or `SparseFeatures`, to {type: [N, features]}."""
+
+    features: int
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, hidden: dict[str, Any]) -> dict[str, jax.Array]:
+        x = next(iter(hidden.values()))
+        kernel = self.param("kernel", glorot, (x.shape[1], self.features)).astype(self.dtype or x.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype or x.dtype)
+        return {name: x @ kernel + bias for name, x in hidden.items()}
+
+
+def read_features(graph: HeteroGraph, types: Sequence[str], dtype: Any, *, reader: str) -> dict[str, Any]:
+    """{type: features as they are, sparse ones too}, dense ones as `dtype` where that is given.
+
+    Raises GraphError, which begins with `reader`, for a type without features and for features of several widths.
+    """
+    if missing := [name for name in types if name not in graph.features]:
+        raise GraphError(f"{reader} reads features, but node type {missing[0]!r} has none; types with "
+                         f"features: {sorted(graph.features)}")
+    widths = {name: graph.features[name].shape[1] for name in types}
+    if len(set(widths.values())) > 1:
+        raise GraphError(f"{reader} needs features of one width, got {widths}")
+    features = {name: graph.features[name] for name in types}
+    return {name: x if isinstance(x, SparseFeatures) else x.astype(dtype or x.dtype) for name, x in features.items()}

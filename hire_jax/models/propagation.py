@@ -1,4 +1,4 @@
-"""Neighbourhood averages without parameters, over all relations as if they were one."""
+"""Sums over neighbours without parameters, over all relations as if they were one."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -32,11 +32,17 @@ def propagate(graph: HeteroGraph, hidden: Hidden, destinations: Sequence[str], *
     return output
 
 
+def in_degree(graph: HeteroGraph, name: str) -> jax.Array:
+    """float32[N]: the number of edges, through all relations, into each node of a type."""
+    degree = jnp.zeros(graph.num_nodes[name])
+    for _, block in graph.blocks_into(name):
+        degree += jnp.diff(block.csr.indptr)
+    return degree
+
+
 def _inverse_root_degree(graph: HeteroGraph, name: str, dtype: Any, normalise: bool, self_loops: bool) -> jax.Array:
     """[N, 1]; 1 without normalisation, 0 for a node that nothing enters."""
     if not normalise:
         return jnp.ones((1, 1), dtype)
-    degree = jnp.full(graph.num_nodes[name], float(self_loops))
-    for _, block in graph.blocks_into(name):
-        degree += jnp.diff(block.csr.indptr)
+    degree = in_degree(graph, name) + self_loops
     return jnp.where(degree > 0, degree, jnp.inf)[:, None].astype(dtype) ** -0.5

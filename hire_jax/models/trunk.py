@@ -8,12 +8,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hire_jax.graph import EdgeType, GraphError, HeteroGraph
+from hire_jax.graph import EdgeType, HeteroGraph
 from hire_jax.models.dropout import Dropout
 from hire_jax.models.normact import NormAct
 from hire_jax.models.output import ModelOutput
-from hire_jax.models.projection import InputProjection
-from hire_jax.sparse import SparseFeatures
+from hire_jax.models.projection import InputProjection, read_features
 
 Hidden = dict[str, jax.Array]
 Attention = dict[EdgeType, jax.Array]
@@ -92,15 +91,7 @@ class NodeClassifier(nn.Module, abc.ABC, kw_only=True):
             scale = 1.0 if self.norm else 0.03
             h = InputProjection(width=self.hidden, embedding_scale=scale, dtype=self.dtype)(graph, types)
             return NormAct(dtype=self.dtype)(h) if self.norm else h
-        if missing := [name for name in types if name not in graph.features]:
-            raise GraphError(f"projection=False reads features, but node type {missing[0]!r} has none; types with "
-                             f"features: {sorted(graph.features)}")
-        widths = {name: graph.features[name].shape[1] for name in types}
-        if len(set(widths.values())) > 1:
-            raise GraphError(f"projection=False needs features of one width, got {widths}")
-        features = {name: graph.features[name] for name in types}
-        return {name: x if isinstance(x, SparseFeatures) else x.astype(self.dtype or x.dtype)
-                for name, x in features.items()}
+        return read_features(graph, types, self.dtype, reader="projection=False")
 
     def _activate(self, h: Hidden) -> Hidden:
         if self.norm:

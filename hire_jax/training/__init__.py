@@ -10,6 +10,7 @@ from hire_jax.training.epoch import Monitor, Params, named_key
 from hire_jax.training.fit import fit
 from hire_jax.training.program import Program, compile_fit
 from hire_jax.training.result import FitResult, predict
+from hire_jax.training.stages import lift, slow_backbone
 
 __all__ = [
     "FitResult",
@@ -20,6 +21,8 @@ __all__ = [
     "TrainingError",
     "compile_fit",
     "fit",
+    "lift",
     "named_key",
     "predict",
+    "slow_backbone",
 ]

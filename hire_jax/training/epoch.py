@@ -13,9 +13,10 @@ from flax.errors import LazyInitError
 
 from hire_jax import metrics as scores
 from hire_jax.conflicts import pcgrad
-from hire_jax.distill import Objective, cross_entropy
+from hire_jax.distill import Objective
 from hire_jax.graph import HeteroGraph
 from hire_jax.models.output import ModelOutput
+from hire_jax.supervised import cross_entropy
 from hire_jax.teachers import RandomTeacher
 
 Params = Any
@@ -58,10 +59,13 @@ def _initial_params(keys: jax.Array, graph: HeteroGraph, model: nn.Module) -> Pa
 
 
 def initial_states(seeds: jax.Array, graph: HeteroGraph, model: nn.Module, objective: Objective,
-                   optimizer: optax.GradientTransformation) -> SeedState:
-    """States of all seeds, with a leading axis."""
+                   optimizer: optax.GradientTransformation,
+                   initialise: Callable[[Params], Params] | None = None) -> SeedState:
+    """States of all seeds, with a leading axis. Raises ValueError for an `initialise` that changes a shape."""
     keys = jax.vmap(jax.random.key)(seeds)
     params = _initial_params(keys, graph, model)
+    if initialise is not None:
+        params = _replaced(params, initialise(params))
     log_variances = jax.tree.map(lambda s: jnp.zeros(len(seeds), s.dtype), objective.init())
     zeros = jnp.zeros(len(seeds), jnp.int32)
     opt_state = jax.vmap(optimizer.init)(_trained(params, log_variances))
@@ -70,6 +74,15 @@ def initial_states(seeds: jax.Array, graph: HeteroGraph, model: nn.Module, objec
                      opt_state=jax.tree.map(jnp.copy, opt_state),  # some hold the parameters
                      best_params=jax.tree.map(jnp.copy, params),
                      best_score=jnp.full(len(seeds), -jnp.inf), best_epoch=zeros, epoch=jnp.copy(zeros))
+
+
+def _replaced(fresh: Params, given: Params) -> Params:
+    """`given`, copied: the trainer gives its state away."""
+    before, after = (jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), tree) for tree in (fresh, given))
+    if before != after:
+        raise ValueError("initialise must return variables of the structure, shapes and dtypes that it is given: "
+                         f"expected {before}, got {after}")
+    return jax.tree.map(jnp.array, given)
 
 
 def _trained(params: Params, log_variances: dict[str, jax.Array]) -> Any:

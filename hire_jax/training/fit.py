@@ -12,7 +12,7 @@ from hire_jax.distill import Objective
 from hire_jax.models.output import ModelOutput
 from hire_jax.teachers import RandomTeacher
 from hire_jax.training.checks import LabelledGraph, check_finite
-from hire_jax.training.epoch import Monitor
+from hire_jax.training.epoch import Monitor, Params
 from hire_jax.training.program import compile_fit
 from hire_jax.training.result import FitResult, result_of
 
@@ -22,6 +22,7 @@ def fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objective | None
         patience: int = 50, learning_rate: float | optax.Schedule = 5e-3, weight_decay: float = 1e-3,
         optimizer: optax.GradientTransformation | None = None, monitor: Monitor = "val_loss",
         devices: int | Sequence[jax.Device] | None = None, seed_batch: int | None = None, chunk: int = 10,
+        initialise: Callable[[Params], Params] | None = None,
         progress: Callable[[int, Mapping[str, np.ndarray]], None] | None = None) -> FitResult:
     """Trains a node classifier on one graph for several seeds at once and keeps each seed's best parameters.
 
@@ -43,6 +44,8 @@ def fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objective | None
         program. None takes all of them, but on a CPU no more than keep one layer's activations within 4 MiB:
         beyond its caches a wider program is slower (docs/performance.md). Numbers agree up to rounding.
       chunk: epochs between two looks of the host; it changes no number.
+      initialise: takes the fresh variables of all seeds (every array with a leading axis of seeds) and returns those to
+        begin with, e.g. `functools.partial(hire_jax.lift, backbone=result.params)`.
       progress: called as progress(epochs done, history so far) after every chunk.
 
     Returns:
@@ -50,13 +53,14 @@ def fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objective | None
 
     Raises:
       ValueError: splits that are missing or empty, a model whose logits do not fit the labels, a teacher that
-        fits neither form or that no term of the objective asks for, bad numbers.
+        fits neither form or that no term of the objective asks for, an `initialise` that changes a shape, bad numbers.
       TrainingError: a loss became NaN or infinite; names the seed and the epoch.
     """
     start = time.perf_counter()
     program = compile_fit(model, dataset, objective=objective, teacher=teacher, seeds=seeds, epochs=epochs,
                           patience=patience, learning_rate=learning_rate, weight_decay=weight_decay,
-                          optimizer=optimizer, monitor=monitor, devices=devices, seed_batch=seed_batch, chunk=chunk)
+                          optimizer=optimizer, monitor=monitor, devices=devices, seed_batch=seed_batch, chunk=chunk,
+                          initialise=initialise)
     compile_seconds = time.perf_counter() - start
 
     start = time.perf_counter()

@@ -16,7 +16,7 @@ from hire_jax.graph import HeteroGraph
 from hire_jax.models.output import ModelOutput
 from hire_jax.teachers import RandomTeacher
 from hire_jax.training.checks import LabelledGraph, check_arguments, teacher_is_paired
-from hire_jax.training.epoch import Data, Monitor, SeedState, initial_states, train_epoch
+from hire_jax.training.epoch import Data, Monitor, Params, SeedState, initial_states, train_epoch
 
 
 class Program(NamedTuple):
@@ -38,7 +38,7 @@ def compile_fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objectiv
                 patience: int = 50, learning_rate: float | optax.Schedule = 5e-3, weight_decay: float = 1e-3,
                 optimizer: optax.GradientTransformation | None = None, monitor: Monitor = "val_loss",
                 devices: int | Sequence[jax.Device] | None = None, seed_batch: int | None = None,
-                chunk: int = 10) -> Program:
+                chunk: int = 10, initialise: Callable[[Params], Params] | None = None) -> Program:
     """Checks the arguments of `fit`, which are the same but for `progress`, and compiles without running an epoch."""
     objective = Objective() if objective is None else objective
     seed_list = tuple(range(seeds)) if isinstance(seeds, int) else tuple(int(seed) for seed in seeds)
@@ -67,7 +67,8 @@ def compile_fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objectiv
         run_chunk = jax.shard_map(run_chunk, mesh=mesh, check_vma=False, out_specs=over_seeds,
                                   in_specs=(over_seeds, everywhere, over_seeds if paired else everywhere))
 
-    state = initial_states(jnp.asarray(seed_list, jnp.uint32), data.graph, model, objective, optimizer)
+    state = initial_states(jnp.asarray(seed_list, jnp.uint32), data.graph, model, objective, optimizer,
+                           initialise)
     if mesh is not None:  # wherever the arrays were: a teacher may come from a fit on other devices
         split, copied = NamedSharding(mesh, over_seeds), NamedSharding(mesh, everywhere)
         state, data = jax.device_put(state, split), jax.device_put(data, copied)

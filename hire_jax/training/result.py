@@ -7,9 +7,9 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from hire_jax.distill import cross_entropy
 from hire_jax.graph import HeteroGraph
 from hire_jax.models.output import ModelOutput
+from hire_jax.supervised import cross_entropy
 from hire_jax.training.epoch import Data, Params, SeedState, evaluate, logits_of
 
 

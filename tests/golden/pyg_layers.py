@@ -7,7 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch_geometric.nn import GATConv, GCNConv, HANConv, HeteroConv, HGTConv, RGCNConv, SAGEConv
+from torch_geometric.nn import (
+    APPNP,
+    GATConv,
+    GATv2Conv,
+    GCN2Conv,
+    GCNConv,
+    HANConv,
+    HeteroConv,
+    HGTConv,
+    RGCNConv,
+    SAGEConv,
+    SGConv,
+    TransformerConv,
+)
 
 torch.set_grad_enabled(False)
 with np.load(Path(__file__).with_suffix(".npz")) as archive:
@@ -36,10 +49,15 @@ for case, option in options.items():
 
 homogeneous = {
     "gcn": GCNConv(5, 8), "gcn_nonorm_selfloop_off": GCNConv(5, 8, add_self_loops=False),
-    "gat": GATConv(5, 8, heads=2),
+    "gat": GATConv(5, 8, heads=2), "gat_mean_noloop": GATConv(5, 8, heads=3, concat=False, add_self_loops=False),
+    "gatv2": GATv2Conv(5, 8, heads=2), "sage_mean": SAGEConv(5, 8), "sgc_k2": SGConv(5, 8, K=2),
+    "transformer": TransformerConv(5, 8, heads=2), "appnp_k10_a01": APPNP(10, 0.1),
+    "gcn2_a01_t05_l1": GCN2Conv(8, alpha=0.1, theta=0.5, layer=1),
 }  # fmt: skip
+inputs = {"appnp_k10_a01": ("homo/h8",), "gcn2_a01_t05_l1": ("homo/h8", "homo/h8_0")}
 for case, layer in homogeneous.items():
-    out = with_parameters(layer, case)(stored["homo/x"], stored["homo/edge_index"])
+    rows = [stored[name] for name in inputs.get(case, ("homo/x",))]
+    out = with_parameters(layer, case)(*rows, stored["homo/edge_index"])
     worst[case] = float((out - stored[f"{case}/out"]).abs().max())
 
 x = {key.split("/")[-1]: value for key, value in stored.items() if key.startswith("het/x/")}

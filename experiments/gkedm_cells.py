@@ -1,0 +1,186 @@
+"""The cells of the GKEDM experiments: a backbone, the module on it, a student of the module, and how each is trained.
+
+A cell names the cells it needs: the backbone it begins with, the teacher it learns from. `run` trains what is missing,
+those first, and keeps the parameters of all that another cell needs.
+"""
+
+import dataclasses
+import time
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from rich.console import Console
+
+import hire_jax as hj
+from experiments.configs.gkedm import BACKBONES, ROOTED, Backbone, Module
+from experiments.console import Tracker, track
+from experiments.keys import fingerprint, key
+from experiments.store import ResultStore
+
+MONITOR: Literal["val_accuracy"] = "val_accuracy"
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One cell. Without `module` it is the backbone alone; `start` gives the module its backbone's parameters."""
+
+    label: str
+    dataset: str
+    model: str
+    backbone: Backbone
+    config: Mapping[str, Any]
+    module: Module | None = None
+    objective: hj.Objective = dataclasses.field(default_factory=hj.Objective)
+    start: "Job | None" = None
+    teacher: "Job | None" = None
+
+    @property
+    def epochs(self) -> int:
+        """At most so many."""
+        return (self.module or self.backbone).epochs
+
+
+@dataclasses.dataclass(frozen=True)
+class Cells:
+    """Makes the cells of one graph; equal arguments give equal cells, whichever claim asks for them."""
+
+    name: str
+    dataset: hj.Dataset
+    seeds: int
+    epochs: int | None = None
+
+    def alone(self, label: str, model: str, backbone: Backbone) -> Job:
+        """A backbone by itself."""
+        backbone = self._shortened(backbone)
+        return Job(label, self.name, model, backbone, self._config(model, backbone, None, hj.Objective()))
+
+    def lifted(self, label: str, start: Job, module: Module, *, objective: hj.Objective | None = None,
+               teacher: Job | None = None) -> Job:
+        """The module on the backbone that `start` trained, with or without a teacher."""
+        module, objective = self._shortened(module), objective or hj.Objective()
+        taught = teacher if objective.needs_teacher else None
+        config = self._config(start.model, start.backbone, module, objective)
+        config |= {"start": key(start.config), "teacher": None if taught is None else key(taught.config)}
+        return Job(label, self.name, start.model, start.backbone, config, module, objective, start, taught)
+
+    def widened(self, label: str, model: str, backbone: Backbone, parameters: int) -> Job:
+        """The backbone at the smallest width with at least so many parameters, for as many epochs as two stages."""
+        step = backbone.heads
+        width = next(hidden for hidden in range(step, 64 * 1024, step) if count_parameters(
+            network(model, dataclasses.replace(backbone, hidden=hidden), self.dataset), self.dataset) >= parameters)
+        return self.alone(label, model, dataclasses.replace(backbone, hidden=width, epochs=2 * backbone.epochs))
+
+    def _shortened(self, settings: Any) -> Any:
+        return settings if self.epochs is None else dataclasses.replace(settings, epochs=self.epochs)
+
+    def _config(self, model: str, backbone: Backbone, module: Module | None, objective: hj.Objective) -> dict:
+        return {"experiment": "gkedm", "version": hj.__version__, "dataset": self.name,
+                "split": self.dataset.meta["split"], "data": fingerprint(self.dataset), "model": model,
+                "backbone": backbone, "module": module, "objective": objective, "seeds": self.seeds}
+
+
+def network(model: str, backbone: Backbone, dataset: hj.Dataset, module: Module | None = None) -> Any:
+    """The Flax module of a cell."""
+    arguments: dict[str, Any] = {"hidden": backbone.hidden, "layers": backbone.layers, "dropout": backbone.dropout}
+    if model == "GAT":
+        arguments |= {"heads": backbone.heads, "attention_dropout": backbone.attention_dropout}
+    inner = getattr(hj.models, model)(target=dataset.target, num_classes=dataset.num_classes, projection=False,
+                                      norm=False, **arguments)
+    if module is None:
+        return inner
+    return hj.models.GKEDM(backbone=inner, heads=module.heads, positions=module.positions > 0, readout=module.readout,
+                           residual=model in ROOTED, attention_dropout=module.attention_dropout)
+
+
+def count_parameters(model: Any, dataset: hj.Dataset) -> int:
+    """Number of trained numbers, from shapes alone."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0), dataset.graph)
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+
+
+def run(jobs: Iterable[Job], datasets: Mapping[str, hj.Dataset], store: ResultStore, console: Console,
+        devices: int | None = None) -> None:
+    """Trains every cell that is not finished yet, those it needs first, with a progress bar over them."""
+    ordered: dict[str, Job] = {}
+
+    def need(job: Job) -> None:
+        for other in (job.start, job.teacher):
+            if other is not None:
+                need(other)
+        ordered.setdefault(key(job.config), job)
+
+    for job in jobs:
+        need(job)
+    finished = store.cells()
+    kept = {key(other.config) for job in ordered.values() for other in (job.start, job.teacher) if other is not None}
+    missing = {name: job for name, job in ordered.items()
+               if name not in finished or (name in kept and store.load_arrays(name) is None)}
+    done = 0
+    with track(sum(job.epochs for job in missing.values()), "starting", console=console) as tracker:
+        for name, job in missing.items():
+            train(job, datasets[job.dataset], store, tracker, done, devices=devices, keep=name in kept,
+                  record=name not in finished)
+            done += job.epochs
+            tracker.update(done, f"{job.dataset}, {job.model}, {job.label}")
+
+
+def train(job: Job, dataset: hj.Dataset, store: ResultStore, tracker: Tracker, done: int, *, devices: int | None,
+          keep: bool, record: bool) -> None:
+    """Trains one cell and puts it on disk, its parameters before its line."""
+    name = f"{job.dataset}, {job.model}, {job.label}"
+
+    def progress(epoch: int, history: Mapping[str, np.ndarray]) -> None:
+        best = 100 * np.nanmean(np.nanmax(history[MONITOR], axis=1))
+        tracker.update(done + epoch, f"{name}: epoch {epoch}, best validation {best:.1f} %")
+
+    tracker.update(done, f"{name}: compiling")
+    start = time.perf_counter()
+    stage = job.module or job.backbone
+    optimizer = optax.flatten(optax.chain(optax.add_decayed_weights(stage.l2), optax.adam(stage.learning_rate)))
+    initialise, teacher = None, None
+    if job.start is not None and job.module is not None:
+        optimizer = hj.slow_backbone(optimizer, factor=job.module.backbone_rate)
+        initialise = partial(hj.lift, backbone=stored(job.start, store))
+    if job.teacher is not None:
+        expert = network(job.teacher.model, job.teacher.backbone, dataset, job.teacher.module)
+        teacher = hj.predict(expert, stored(job.teacher, store), dataset.graph, attention=True)
+    result = hj.fit(network(job.model, job.backbone, dataset, job.module), dataset, objective=job.objective,
+                    teacher=teacher, seeds=job.config["seeds"], epochs=job.epochs, patience=stage.patience,
+                    optimizer=optimizer, monitor=MONITOR, devices=devices, progress=progress, initialise=initialise)
+    if keep:
+        store.save_arrays(key(job.config), flax.traverse_util.flatten_dict(result.params, sep="/"))
+    if record:
+        epochs = float(np.sum(result.metrics["epochs"]))
+        store.append(job.config, seeds=result.seeds, metrics=result.metrics, history=result.history,
+                     facts={"parameters": result.num_parameters, "compile_seconds": result.compile_seconds,
+                            "train_seconds": result.seconds, "milliseconds_per_step": 1000 * result.seconds / epochs},
+                     seconds=time.perf_counter() - start)
+
+
+def stored(job: Job, store: ResultStore) -> Any:
+    """The parameters of a finished cell that another one needs."""
+    arrays = store.load_arrays(key(job.config))
+    assert arrays is not None, "run() trains a cell that another one needs whenever its parameters are missing"
+    return flax.traverse_util.unflatten_dict({name: jnp.asarray(x) for name, x in arrays.items()}, sep="/")
+
+
+def prepared(dataset: hj.Dataset, k: int, cache: Path) -> hj.Dataset:
+    """The dataset as the cells read it: rows of bags of words sum to 1, and k Laplacian positional encodings."""
+    features = {name: x.row_normalised() if isinstance(x, hj.SparseFeatures) else x
+                for name, x in dataset.graph.features.items()}
+    graph = dataclasses.replace(dataset.graph, features=features)
+    return dataset.with_graph(graph.with_positions(hj.positions.laplacian_positions(graph, k=k, cache=cache)))
+
+
+def backbone_of(model: str, **changes: Any) -> Backbone:
+    """The configuration of a backbone. Raises SystemExit for an unknown one."""
+    if model not in BACKBONES:
+        raise SystemExit(f"--backbones: unknown model {model!r}; configured are {', '.join(BACKBONES)}")
+    return dataclasses.replace(BACKBONES[model], **changes)

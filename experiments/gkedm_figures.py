@@ -1,0 +1,64 @@
+"""Figures of the GKEDM experiments: bars of methods, or lines against alpha (C4) and depth (C6)."""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+import hire_jax as hj
+from hire_jax.files import write_whole
+from hire_jax.report import Record
+
+AXES = {"C4": "weight of the attention maps", "C6": "layers"}
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00")  # Okabe and Ito
+
+
+def draw(name: str, records: Mapping[str, Sequence[Record]], folder: Path) -> list[Path]:
+    """Writes NAME.png, a panel a graph, or NAME-GRAPH.png for each where they are bars; returns their paths.
+
+    Raises ImportError where matplotlib is not installed.
+    """
+    if name in AXES:
+        return [_lines(AXES[name], records, folder / f"{name}.png")]
+    return [hj.figures.bar_figure(rows, folder / f"{name}-{re.sub(r'[^A-Za-z0-9]+', '-', dataset)}.png", title=dataset)
+            for dataset, rows in records.items()]
+
+
+def _lines(axis: str, records: Mapping[str, Sequence[Record]], path: Path) -> Path:
+    """Mean and sd of test accuracy; a backbone has a colour, with the module solid and without it dashed."""
+    try:
+        import matplotlib
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError('figures need matplotlib: pip install "hire-jax[experiments]"') from error
+    models = list(dict.fromkeys(record.model for rows in records.values() for record in rows))
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
+        figure = Figure((3.4 * len(records) + 0.6, 3.4), dpi=150, layout="constrained")
+        FigureCanvasAgg(figure)
+        for panel, (dataset, rows) in zip(figure.subplots(1, len(records), squeeze=False)[0], records.items(),
+                                          strict=True):
+            for model, color in zip(models, COLORS, strict=False):
+                for suffix, dashes in ((" + GKEDM", "-"), ("", "--")):
+                    points = [(found.group(), record) for record in rows if record.model == model
+                              and record.method.endswith(" + GKEDM") == (suffix != "")
+                              and (found := re.search(r"[\d.]+", record.method))]
+                    if points:
+                        values = [100 * np.asarray(record.metrics["test_accuracy"]) for _, record in points]
+                        spread = [v.std(ddof=1) if v.size > 1 else 0.0 for v in values]
+                        panel.errorbar([x for x, _ in points], [v.mean() for v in values], spread, fmt=dashes,
+                                       marker="o", markersize=3, capsize=3, color=color, label=model + suffix)
+            panel.set(title=dataset, xlabel=axis)
+            panel.grid(color="0.92")
+        first = figure.axes[0]
+        first.set_ylabel("test accuracy (%), mean ± sd over seeds")
+        handles, labels = first.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False)
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", metadata={"Software": None})
+    write_whole(path, picture.getvalue())
+    return path

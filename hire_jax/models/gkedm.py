@@ -1,0 +1,229 @@
+"""GKEDM, arXiv 2403.15419: an attention module in the place of a trained network's last convolution.
+
+The paper's body could not be read; this is our reading of its abstract and of summaries (docs/gkedm.md). What they
+leave open is an argument here.
+"""
+
+
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from hire_jax.graph import EdgeType, GraphError, HeteroGraph
+from hire_jax.models.attention import aggregate
+from hire_jax.models.dropout import Dropout
+from hire_jax.models.gat import head_width
+from hire_jax.models.normact import NormAct
+from hire_jax.models.output import ModelOutput
+from hire_jax.models.trunk import Attention, Hidden, NodeClassifier
+from hire_jax.sparse import joint_segment_softmax, sddmm
+
+SELF = "self"  # the relation under which a node's attention to itself is returned
+
+
+class GKEDMLayer(nn.Module, kw_only=True):
+    """Multi-head attention of every target node over its neighbours and itself (arXiv 1706.03762 on the edges).
+
+    For each head and an edge e = (j -> i), the node itself included, with d the width of a head's keys:
+
+      s_e = q_i . k_j / sqrt(d),   a = softmax of s over all edges into i,   m_i = || over heads of sum_e a_e v_j
+      q = x W_q + b_q,  k = x W_k + b_k,  v = z W_v + b_v,   z = x unless given
+
+    With `concat=False` every head's values have the full width and the mean over heads is taken. All relations share
+    the three maps, or with `relation_wise=True` each relation, and a node's relation to itself, has keys and values of
+    its own. Time and memory are linear in the edges.
+
+    Args:
+      features: width of the output; heads: they divide it, or ValueError is raised.
+      key_features: width of all heads' keys, of which heads are a divisor too; None is `features`.
+      concat: see above; heads then need not divide `features`.
+      attention_dropout: rate on the weights that sum the values, not on those returned.
+      self_loops: whether a node attends to itself; relation_wise: see above.
+      value_weighted: returns a_e |v_j| / sum over the edges into i of the same instead of a_e: what each neighbour
+        adds and not only how it is weighted (after arXiv 2004.10102), which values cannot compensate.
+
+    Input x {type: [N, d]}, and z as `sources`; output [N_destination, features], and {edge type: [E, heads]} with the
+    entry (destination, "self", destination): [N_destination, heads] of the nodes themselves.
+    """
+
+    features: int
+    heads: int
+    key_features: int | None = None
+    concat: bool = True
+    attention_dropout: float = 0.0
+    self_loops: bool = True
+    relation_wise: bool = False
+    value_weighted: bool = False
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, graph: HeteroGraph, hidden: Hidden, destination: str, *, sources: Hidden | None = None,
+                 train: bool = False) -> tuple[jax.Array, Attention]:
+        own = (destination, SELF, destination)
+        if self.self_loops and own in graph.relations:
+            raise GraphError(f"relation {own} stands for a node's attention to itself; give the graph's another name")
+        depth = head_width(self.key_features or self.features, self.heads)
+        width = head_width(self.features, self.heads) if self.concat else self.features
+        rows_of = {"key": hidden, "value": hidden if sources is None else sources}
+        widths = {"key": depth, "value": width}
+
+        def dense(role: str, relations: int = 1, suffix: str = "") -> nn.Dense:  # one map beside another
+            return nn.Dense(relations * self.heads * widths[role], dtype=self.dtype, name=role + suffix)
+
+        def mapped(role: str, layer: nn.Dense, name: str) -> jax.Array:
+            return layer(rows_of[role][name]).reshape(-1, self.heads, widths[role])
+
+        shared = {role: dense(role) for role in widths}
+        x = hidden[destination]
+        query = nn.Dense(self.heads * depth, dtype=self.dtype, name="query")(x).reshape(-1, self.heads, depth)
+        query = query * depth ** -0.5
+        blocks = []
+        keys: list[jax.Array] = []
+        values: list[jax.Array] = []
+        for source, block in graph.blocks_into(destination):
+            maps = shared
+            if self.relation_wise:
+                maps = {role: dense(role, block.num_relations, f"_{source}->{destination}") for role in shared}
+            blocks.append((block, block.csr if self.relation_wise else block.by_source()))
+            keys.append(mapped("key", maps["key"], source))
+            values.append(mapped("value", maps["value"], source))
+        scores = [sddmm(pattern, query, key).astype(jnp.float32)
+                  for (_, pattern), key in zip(blocks, keys, strict=True)]
+        rows = [pattern.rows for _, pattern in blocks]
+        if self.self_loops:
+            own_key = mapped("key", shared["key"], destination)
+            scores.append(jnp.sum(query * own_key, axis=-1).astype(jnp.float32))
+            values.append(mapped("value", shared["value"], destination))
+            rows.append(jnp.arange(x.shape[0], dtype=jnp.int32))
+        message = jnp.zeros((x.shape[0], self.heads, width), query.dtype)
+        if not scores:
+            return message.reshape(x.shape[0], -1)[:, :self.features], {}
+        weights = joint_segment_softmax(scores, rows, x.shape[0])
+        drop = Dropout(rate=self.attention_dropout)
+        for (_, pattern), weight, value in zip(blocks, weights, values, strict=False):
+            message += aggregate(pattern, drop(weight, train=train), value)
+        if self.self_loops:
+            message += drop(weights[-1], train=train)[:, :, None].astype(message.dtype) * values[-1]
+        if self.value_weighted:  # a_e |v_j| over its sum is the softmax of s_e + log |v_j|
+            lengths = [0.5 * jnp.log(jnp.sum(jnp.square(value), axis=-1) + 1e-12) for value in values]
+            columns = [pattern.cols for _, pattern in blocks] + [slice(None)] * self.self_loops
+            weights = joint_segment_softmax(
+                [s + length[c] for s, length, c in zip(scores, lengths, columns, strict=True)], rows, x.shape[0])
+        attention: dict[EdgeType, jax.Array] = {}
+        for (block, _), weight in zip(blocks, weights, strict=False):
+            attention.update(block.split(weight))
+        if self.self_loops:
+            attention[own] = weights[-1]
+        return message.reshape(x.shape[0], self.features) if self.concat else message.mean(axis=1), attention
+
+
+class GKEDM(nn.Module, kw_only=True):
+    """A trained network whose last convolution is replaced by attention over first-order neighbours (arXiv 2403.15419).
+
+      z = what the backbone's last layer would read;   h = layer norm of z;   x = dropout(h + p W_p)
+
+    and, by `readout`,
+
+      convolution   logits = `GKEDMLayer`(x, values from dropout(z)) + b (+ z W_r with `residual`), the mean of heads:
+                    the last convolution with attention in the place of its fixed weights
+      classifier    y = `GKEDMLayer`(x) W_o + b_o (+ h, or h W_r where widths differ, with `residual`);
+                    logits = dropout(act(y)) W + b
+
+    with p the positional encodings of the graph (`HeteroGraph.with_positions`), whose signs, which mean nothing, are
+    drawn anew at every training step; act is layer norm and GELU, or GELU alone with `norm=False`. Two stages: train
+    the backbone by itself, then this with `fit(..., initialise=partial(hire_jax.lift, backbone=result.params))`, which
+    takes over what the two have in common, and with `optimizer=hire_jax.slow_backbone(...)` to keep the backbone or to
+    train it more slowly.
+
+    Args:
+      backbone: any `NodeClassifier`, of several layers, or of one with a projection.
+      heads, attention_dropout, relation_wise, value_weighted: of `GKEDMLayer`.
+      readout: see above.
+      width: of all heads' keys, with a classifier of values and output too; None is the backbone's `hidden`.
+      positions: whether to read positional encodings.
+      residual: adds the backbone's own embedding of the target.
+      norm, feed_forward: of the classifier's form: see above, and whether y + W_2 gelu(W_1 y), twice as wide inside,
+        follows the attention.
+      dropout: of x, of z, before the classifier and within the feed-forward part; None is the backbone's.
+
+    `apply(variables, graph, train=False)` returns a `ModelOutput`: `hidden` is the backbone's, with a classifier
+    {target: act(y)} at the end, `attention` is the backbone's with that of `GKEDMLayer` at the end. Raises GraphError
+    where positions are wanted and the graph has none, ValueError where the backbone has no layer to replace and for
+    another readout.
+    """
+
+    backbone: NodeClassifier
+    heads: int = 8
+    readout: Literal["convolution", "classifier"] = "convolution"
+    width: int | None = None
+    positions: bool = True
+    residual: bool = False
+    norm: bool = True
+    feed_forward: bool = False
+    relation_wise: bool = False
+    value_weighted: bool = False
+    attention_dropout: float = 0.0
+    dropout: float | None = None
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, graph: HeteroGraph, *, train: bool = False) -> ModelOutput:
+        inner = self.backbone
+        if inner.layers < (1 if inner.projection else 2):
+            raise ValueError(f"the backbone has layers={inner.layers}, which leaves nothing before the attention")
+        if self.readout not in ("convolution", "classifier"):
+            raise ValueError(f"readout must be 'convolution' or 'classifier', got {self.readout!r}")
+        drop = Dropout(rate=inner.dropout if self.dropout is None else self.dropout)
+        output = inner(graph, train=train, truncated=True)
+        z = output.hidden[-1]
+        # Backbones without a norm end on any scale, and positions of mean square 1 would drown small rows.
+        h = {name: nn.LayerNorm(dtype=self.dtype, name=f"norm_{name}")(x) for name, x in z.items()}
+        x = drop(self._positioned(graph, h, train) if self.positions else h, train=train)
+        finish = self._convolution if self.readout == "convolution" else self._classifier
+        logits, hidden, attention = finish(graph, z, h, x, drop, train)
+        return ModelOutput(logits=logits, hidden=(*output.hidden, *hidden), attention=(*output.attention, attention))
+
+    def _layer(self, features: int, concat: bool) -> GKEDMLayer:
+        return GKEDMLayer(features=features, heads=self.heads, key_features=self.width or self.backbone.hidden,
+                          concat=concat, attention_dropout=self.attention_dropout, relation_wise=self.relation_wise,
+                          value_weighted=self.value_weighted, dtype=self.dtype, name="attention")
+
+    def _convolution(self, graph: HeteroGraph, z: Hidden, h: Hidden, x: Hidden, drop: Dropout,
+                     train: bool) -> tuple[jax.Array, list[Hidden], Attention]:
+        target, classes = self.backbone.target, self.backbone.num_classes
+        z = drop(z, train=train)
+        logits, attention = self._layer(classes, False)(graph, x, target, sources=z, train=train)
+        if self.residual:
+            logits += nn.Dense(classes, use_bias=False, dtype=self.dtype, name="own")(z[target])
+        bias = self.param("bias", nn.initializers.zeros, (classes,))
+        return logits.astype(jnp.float32) + bias, [], attention
+
+    def _classifier(self, graph: HeteroGraph, z: Hidden, h: Hidden, x: Hidden, drop: Dropout,
+                    train: bool) -> tuple[jax.Array, list[Hidden], Attention]:
+        target, width = self.backbone.target, self.width or self.backbone.hidden
+        message, attention = self._layer(width, True)(graph, x, target, train=train)
+        y = nn.Dense(width, dtype=self.dtype, name="output")(message)
+        if self.residual:
+            own = h[target]
+            y += own if own.shape[1] == width else nn.Dense(width, use_bias=False, dtype=self.dtype, name="own")(own)
+        if self.feed_forward:
+            inside = drop(nn.gelu(nn.Dense(2 * width, dtype=self.dtype, name="widen")(y)), train=train)
+            y += nn.Dense(width, dtype=self.dtype, name="narrow")(inside)
+        y = NormAct(dtype=self.dtype)({target: y})[target] if self.norm else nn.gelu(y)
+        rows = drop(y, train=train).astype(jnp.float32)
+        return nn.Dense(self.backbone.num_classes, name="classifier")(rows), [{target: y}], attention
+
+    def _positioned(self, graph: HeteroGraph, h: Hidden, train: bool) -> Hidden:
+        """h + p W_p; types without positions as they are."""
+        known = [name for name in h if name in graph.positions]
+        if not known:
+            raise GraphError("positions=True, but the graph has none; graph.with_positions(laplacian_positions(graph)) "
+                             "gives it some, positions=False does without")
+        width = graph.positions[known[0]].shape[1]
+        sign = jnp.ones(width)
+        if train:
+            sign = jax.random.rademacher(self.make_rng("dropout"), (width,), jnp.float32)
+        embed = nn.Dense(h[known[0]].shape[1], use_bias=False, dtype=self.dtype, name="positions")
+        return {**h, **{name: h[name] + embed(graph.positions[name] * sign) for name in known}}

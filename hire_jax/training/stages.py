@@ -1,0 +1,77 @@
+"""Training in two stages: a network first, then a module that takes its layers over (`hire_jax.models.GKEDM`)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def lift(fresh: Any, *, backbone: Any) -> Any:
+    """Variables of a `GKEDM` whose backbone begins where a trained one ended.
+
+    For `fit(gkedm, ..., initialise=partial(lift, backbone=result.params))`: seed i takes over seed i's parameters. Of
+    the last layer, which the module does not have, "kernel" becomes the values of every head, "root" the map of the
+    node's own row and "bias" the bias, where `GKEDM(readout="convolution")` has such an array of the same shape; the
+    rest is left behind.
+
+    Args:
+      fresh: the module's initial variables; backbone: the trained variables. Both with or both without a leading axis
+        of seeds.
+
+    Returns:
+      `fresh` with every array under "backbone" replaced, and those of the last layer.
+
+    Raises:
+      ValueError: an array that the trained backbone lacks or has in another shape: another architecture, another
+        number of seeds; names its path.
+    """
+    trained = backbone["params"]
+
+    def taken(path: tuple, array: jax.Array) -> jax.Array:
+        names = [part.key for part in path]
+        found = trained
+        for name in names:
+            found = found.get(name) if isinstance(found, dict) else None
+        if found is None or jnp.shape(found) != array.shape:
+            raise ValueError(f"backbone: expected {'/'.join(names)} of shape {array.shape}, got "
+                             f"{'nothing' if found is None else jnp.shape(found)}")
+        return jnp.array(found, array.dtype)  # a copy: the trainer gives its state away
+
+    own = jax.tree.map_with_path(taken, fresh["params"]["backbone"])
+    params = {**fresh["params"], "backbone": own}
+    left = [trained[name] for name in trained if name not in own]
+    if len(left) == 1 and "bias" in params:  # the readout that the attention takes the place of
+        params = _with_readout(params, left[0])
+    return {**fresh, "params": params}
+
+
+def _with_readout(params: dict, last: dict) -> dict:
+    """The module's own arrays with those of the last layer in the place of their counterparts."""
+    value, kernel = params["attention"].get("value"), last.get("kernel")
+    if value is not None and kernel is not None and kernel.ndim == value["kernel"].ndim:
+        heads, rest = divmod(value["kernel"].shape[-1], kernel.shape[-1])
+        if not rest and kernel.shape[:-1] == value["kernel"].shape[:-1]:
+            every = jnp.concatenate([kernel] * heads, axis=-1)
+            params = params | {"attention": params["attention"] | {"value": value | {"kernel": every}}}
+    for name, found in (("bias", last.get("bias")), ("own", last.get("root"))):
+        there = params.get(name)
+        there = there["kernel"] if isinstance(there, dict) else there
+        if there is not None and found is not None and there.shape == found.shape:
+            params = params | {name: {"kernel": jnp.array(found)} if name == "own" else jnp.array(found)}
+    return params
+
+
+def slow_backbone(optimizer: optax.GradientTransformation, *, factor: float = 0.0) -> optax.GradientTransformation:
+    """`optimizer` with the steps of a `GKEDM`'s backbone multiplied by `factor`; 0 keeps the backbone as it is.
+
+    Raises ValueError for a negative factor.
+    """
+    if not factor >= 0:
+        raise ValueError(f"factor must be at least 0, got {factor}")
+
+    def of_backbone(tree: Any) -> Any:
+        return jax.tree.map_with_path(
+            lambda path, _: any(getattr(part, "key", None) == "backbone" for part in path), tree)
+
+    return optax.chain(optimizer, optax.masked(optax.scale(factor), of_backbone))

@@ -6,9 +6,10 @@ grid `SEARCH`, 3 seeds each, and keeps the highest validation macro-F1.
 """
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 Features = Literal["all", "target", "none"]
+LATER: Any = {"omit_default": True}  # settings added later: left out of a cell's key while they are the default
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,9 @@ class Baseline:
     `features` says which node types keep their features: "all", the labelled type alone ("target"), or "none". Types
     without features get a learned row a node, but in SeHGNN, which has nothing to propagate from them. Where `l2` is
     not 0, it is added to the gradient before Adam, as torch's Adam has it, in place of AdamW's `weight_decay`.
-    `norm=False` leaves out layer norm (`hire_jax.models.NodeClassifier`).
+    `norm=False` leaves out layer norm, `projection=False` the linear maps before and after the layers
+    (`hire_jax.models.NodeClassifier`). `row_normalised` divides rows of sparse features by their sums. `hops` are also
+    the propagations of SGC and APPNP.
     """
 
     hidden: int = 64
@@ -28,8 +31,13 @@ class Baseline:
     attention_dropout: float = 0.0
     learning_rate: float = 5e-3
     weight_decay: float = 1e-3
-    l2: float = dataclasses.field(default=0.0, metadata={"omit_default": True})
-    norm: bool = dataclasses.field(default=True, metadata={"omit_default": True})
+    l2: float = dataclasses.field(default=0.0, metadata=LATER)
+    norm: bool = dataclasses.field(default=True, metadata=LATER)
+    projection: bool = dataclasses.field(default=True, metadata=LATER)
+    row_normalised: bool = dataclasses.field(default=False, metadata=LATER)
+    monitor: Literal["val_macro_f1", "val_accuracy"] = dataclasses.field(default="val_macro_f1", metadata=LATER)
+    readout_heads: int = dataclasses.field(default=1, metadata=LATER)  # of GAT without projection
+    theta: float = dataclasses.field(default=0.5, metadata=LATER)  # of GCNII
     epochs: int = 150
     patience: int = 30
     features: Features = "all"

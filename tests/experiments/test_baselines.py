@@ -10,7 +10,9 @@ from rich.console import Console
 import hire_jax as hj
 from experiments import baselines
 from experiments.configs import baselines as configs
-from experiments.reference.hgb import PUBLISHED, Published
+from experiments.configs import planetoid
+from experiments.reference import hgb
+from experiments.reference import planetoid as homogeneous
 from experiments.store import Cell
 
 MODELS = ("HAN", "MLP")  # a graph made from the dataset's, and the dataset's own
@@ -52,10 +54,38 @@ def test_an_unknown_model_is_refused(tmp_path):
 def test_every_configured_model_exists():
     assert set(configs.START) == set(configs.MODELS) and set(configs.CORE) < set(configs.MODELS)
     assert all(hasattr(hj.models, model) for model in configs.MODELS)
-    assert all(set(models) <= set(configs.MODELS) for models in PUBLISHED.values())
+    assert all(set(models) <= set(configs.MODELS) for models in hgb.PUBLISHED.values())
+    assert all(set(models) <= set(planetoid.START) for models in homogeneous.PUBLISHED.values())
     names = {field.name for field in dataclasses.fields(configs.Baseline)}
+    for (dataset, model), changes in planetoid.CHOSEN.items():
+        assert dataset in planetoid.DATASETS and model in planetoid.START and set(changes) <= names
     for (dataset, model), changes in configs.CHOSEN.items():
         assert dataset in configs.DATASETS and model in configs.MODELS and set(changes) <= names
+
+
+def test_published_numbers_stand_beside_the_right_metric():
+    assert baselines._published("cora", "GAT") == {"macro": None, "micro": (83.0, 0.7)}
+    assert baselines._published("dblp_hgb", "GAT") == {"macro": (93.83, 0.27), "micro": (93.39, 0.30)}
+    assert baselines._published("dblp_hgb", "MLP") == {"macro": None, "micro": None}
+    assert baselines._beside(hj.report.summarise([0.5, 0.5]), None) == ("50.00 ± 0.00", "-")
+
+
+@pytest.mark.parametrize("model", planetoid.START)
+def test_homogeneous_models_are_built_as_configured(model):
+    dataset = hj.load_dataset("citeseer")
+    network = planetoid.baseline("cora", model)
+    built = baselines.build(baselines.Job("cora", model, network, {}), dataset)
+    assert type(built).__name__ == model and built.num_classes == 6
+    if isinstance(built, hj.models.NodeClassifier):
+        assert not built.projection and not built.norm and built.hidden == network.hidden
+    rows = baselines.prepare(baselines.Job("cora", model, network, {}), dataset).graph.features["node"].todense()
+    np.testing.assert_allclose(rows.sum(axis=1)[np.asarray(dataset.labels) >= 0], 1, rtol=1e-5)
+
+
+def test_a_model_without_a_configuration_is_named(tmp_path):
+    settings = baselines.Settings(datasets=("citeseer",), models=("RGCN",), out=tmp_path)
+    with pytest.raises(SystemExit, match="RGCN is not configured for citeseer; GCN, GAT"):
+        baselines.main(settings, Console(quiet=True))
 
 
 def test_the_grid_leaves_out_what_changes_nothing(monkeypatch):
@@ -91,7 +121,7 @@ def cell(values):
 @pytest.mark.parametrize(("mean", "mark"), [(0.9110, True), (0.9112, False), (0.95, False)])
 def test_a_shortfall_is_marked_below_published_minus_one_sd(mean, mark):
     summary = hj.report.summarise([mean, mean])
-    text, beside = baselines._beside(summary, Published(91.61, 0.5, 0, 0), "macro")
+    text, beside = baselines._beside(summary, (91.61, 0.5))
     assert text.endswith(" <") == mark and beside == "91.61 ± 0.50"
 
 

@@ -120,6 +120,7 @@ def run(jobs: Iterable[Job], datasets: Mapping[str, hj.Dataset], store: ResultSt
         need(job)
     finished = store.cells()
     kept = {key(other.config) for job in ordered.values() for other in (job.start, job.teacher) if other is not None}
+    kept |= {name for name, job in ordered.items() if job.module is not None and job.teacher is None}  # to teach later
     missing = {name: job for name, job in ordered.items()
                if name not in finished or (name in kept and store.load_arrays(name) is None)}
     done = 0

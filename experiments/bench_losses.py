@@ -104,7 +104,8 @@ def main(settings: Settings, console: Console | None = None) -> dict[str, Any]:
         "settings": dataclasses.asdict(settings) | {"out": str(settings.out), "losses": list(settings.losses)},
         "inputs": bench_losses_cases.DIMENSIONS | {"dtype": "float32"},
         "environment": environment() | {"cpu": cpu_name()} | _peer_version(settings),
-        "memory": "bytes beyond the inputs, gradients included: rise of the resident set in a process of its own",
+        "memory": "bytes beyond the inputs, gradients included: rise of the resident set in a process of its own, "
+                  "of ours at least XLA's own count of outputs and temporaries",
         "losses": results,
     }  # fmt: skip
     report(results, console)

@@ -20,7 +20,7 @@ WIDTH, CLASSES, DEGREE, HEADS = 128, 16, 10, 4
 DIMENSIONS = {"width": WIDTH, "classes": CLASSES, "edges_a_node": DEGREE, "heads": HEADS}
 
 # Exported too, but weights of rows for a loss: they have no gradient.
-NOT_LOSSES = frozenset({"correctness_reliability", "entropy_reliability"})
+NOT_LOSSES = frozenset({"attention_reliability", "correctness_reliability", "entropy_reliability"})
 
 Inputs = tuple[Any, ...]  # positional arguments of a loss, pytrees of numpy arrays
 

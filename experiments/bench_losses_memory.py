@@ -2,11 +2,14 @@
 
 The peak is what the largest resident set of one call of value and gradient exceeds the one before it by: gradients and
 temporaries, without the inputs, which are there already, and without interpreter, libraries and compiler. "compiled" is
-XLA's own count of the same for our program; on an accelerator it is the only one. "resident" is the largest resident
-set of the whole process from the call before on: inputs, libraries, compilation and the call.
+XLA's own count of the same for our program; on an accelerator it is the only one. Elsewhere our peak is the larger of
+the two: pages that become free during the call take the place of new ones, and hide them from the resident set.
+"resident" is the largest resident set of the whole process from the call before on: inputs, libraries, compilation and
+the call.
 """
 
 import dataclasses
+import gc
 import json
 import math
 import subprocess
@@ -92,7 +95,8 @@ def measure(job: Job) -> dict[str, Any]:
                 return ended(size, "memory", f"{planned / 2**30:.1f} GiB planned")
             call = _timed(partial(_run, program, arguments))
         seconds, rise, resident = _one_call(call)
-        rows.append({"rows": size, "seconds": seconds, "memory": planned if rise is None else rise,
+        known = [count for count in (rise, planned) if count is not None]
+        rows.append({"rows": size, "seconds": seconds, "memory": max(known, default=None),
                      "compiled": planned, "resident": resident})  # fmt: skip
     return {"rows": rows, "stopped": None}
 
@@ -103,10 +107,28 @@ def _one_call(call: Callable[[], float]) -> tuple[float, int | None, int | None]
     if jax.default_backend() != "cpu" or not sys.platform.startswith("linux"):
         return call(), None, None
     before = resident_bytes("VmHWM")
+    _free_what_is_done_with()
     rise = resident_rise(lambda: taken.append(call()))
     if rise is None:  # a container that forbids to reset the kernel's mark
         return call(), None, None
     return taken[0], rise, max(before, resident_bytes("VmHWM"))
+
+
+def _free_what_is_done_with(at_most: float = 5.0) -> None:
+    """Takes from the resident set what nobody holds any more: otherwise that goes during the call to be measured.
+
+    JAX holds the NumPy arrays that it copied to the device until its next call or garbage collection, and XLA frees
+    buffers, those of the size before, in threads of its own. So this waits until no more is freed, for `at_most`
+    seconds.
+    """
+    end, steady, before = time.perf_counter() + at_most, 0, resident_bytes("VmRSS")
+    while steady < 3 and time.perf_counter() < end:
+        gc.collect()
+        jax.block_until_ready(jnp.zeros(()) + 1)
+        time.sleep(0.05)
+        now = resident_bytes("VmRSS")
+        steady = steady + 1 if now > before - 2**20 else 0
+        before = now
 
 
 def torch_call(name: str, rows: int) -> Callable[[], float]:

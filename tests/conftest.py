@@ -33,11 +33,6 @@ settings.register_profile("hire_jax", deadline=None, derandomize=True, print_blo
 settings.load_profile("hire_jax")
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores, four at most: a worker often waits for a script that it runs."""
-    return min(4, (os.cpu_count() or 1) + 1)
-
-
 AWKWARD_NODES = {"paper": 7, "author": 5, "venue": 3}
 AWKWARD_EDGES = {
     ("author", "writes", "paper"): [[0, 1, 1, 2, 0, 1], [3, 0, 0, 5, 1, 0]],  # author 1 to paper 0, three times

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from hire_jax.losses._divergence import kl_last_axis
+from hire_jax.losses._divergence import kl_last_axis, kl_of_answers
 from hire_jax.losses._logits import checked_logits
 
 
@@ -102,8 +102,7 @@ def bernoulli_kl(
       Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network, 2015. arXiv:1503.02531
     """
     given = checked_logits(student_logits, teacher_logits, where, weights, temperature)
-    student, teacher = _two_class_logits(given.student), _two_class_logits(given.teacher)
-    return given.mean(jnp.sum(kl_last_axis(student, teacher, given.temperature), axis=-1))
+    return given.mean(jnp.sum(kl_of_answers(given.student, given.teacher, given.temperature), axis=-1))
 
 
 def logit_mse(
@@ -155,8 +154,3 @@ def logit_mse(
         equal = given.student == given.teacher  # also the infinite ones, whose difference is NaN
         difference = jnp.where(equal, 0, given.student - jnp.where(equal, 0, given.teacher))
     return given.mean(jnp.sum(jnp.square(difference), axis=-1))
-
-
-def _two_class_logits(logits: jax.Array) -> jax.Array:
-    """[..., C] logits of a sigmoid as [..., C, 2] of a softmax: (z, 0), shifted so that z = inf is usable."""
-    return jnp.stack([jnp.minimum(logits, 0), -jnp.maximum(logits, 0)], axis=-1)

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 
-import jax
 import numpy as np
 import pytest
 from rich.console import Console
@@ -28,16 +27,13 @@ def planted(seed=0):
 
 @pytest.fixture(autouse=True)
 def narrow(monkeypatch):
-    """Networks of a few numbers, and programs that take less to compile than to be made fast."""
+    """Networks of a few numbers."""
     for model, backbone in BACKBONES.items():
         monkeypatch.setitem(BACKBONES, model, dataclasses.replace(backbone, hidden=8, heads=min(backbone.heads, 2)))
     small = dataclasses.replace(MODULE, heads=2, positions=2)
     for module in (gkedm, gkedm_claims):
         monkeypatch.setattr(module, "MODULE", small)
     monkeypatch.setattr(gkedm_claims, "STUDENT_HIDDEN", 4)
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

@@ -201,6 +201,50 @@ def test_second_derivatives_equal_the_closed_forms():
             np.testing.assert_allclose(hessian(jnp.asarray(student[0])), expected, rtol=1e-9, atol=1e-14)
 
 
+def plain_kl(p, q):
+    """From logarithms of probabilities."""
+    return jnp.sum(jnp.exp(p) * (p - q)) / len(p)
+
+
+PLAIN = {  # of softened logits
+    soft_target_kl: lambda s, t: plain_kl(jax.nn.log_softmax(t), jax.nn.log_softmax(s)),
+    reverse_kl: lambda s, t: plain_kl(jax.nn.log_softmax(s), jax.nn.log_softmax(t)),
+    bernoulli_kl: lambda s, t: sum(plain_kl(jax.nn.log_sigmoid(x * t), jax.nn.log_sigmoid(x * s)) for x in (1, -1)),
+}
+
+
+@pytest.mark.parametrize("loss", PLAIN)
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_derivatives_equal_the_plain_form_near_and_far(loss, order):
+    near = np.array([[-1.5, 0, 3]])
+    apart = np.array([[0.02, -0.01, 0], [0.9, -0.8, 0.3], [-1.2, 1.1, 2], [15, -15, 1]])
+    student = np.concatenate([near + apart, [[2000, 0, -2000], [0, 1, 2], [-np.inf, 1, 0], [1, 2, 0], [1, 0, 2]]])
+    teacher = np.concatenate([near + 0 * apart, [[0, 1, 2], [2000, 0, -2000], [-np.inf, 0, 2], [-np.inf, 0, 2]]])
+    teacher = np.concatenate([teacher, [[-np.inf, 0, -np.inf]]])  # most of the student's share is in the others
+    rows = slice(-2) if loss is reverse_kl else slice(None)  # where what the teacher excludes makes it infinite
+
+    def derivatives(function, low):
+        s, t = (jnp.asarray(np.where(np.isinf(z), low, z)[rows]) for z in (student, teacher))
+        for derivative in (jax.jacrev, jax.jacfwd)[:order]:
+            function = derivative(function, argnums=(0, 2))
+        return jax.tree.leaves(jax.jit(function)(s, t, jnp.asarray(2.0)))
+
+    def ours(s, t, temperature):
+        return loss(s, t, temperature=temperature)
+
+    def plain(s, t, temperature):
+        return temperature**2 * PLAIN[loss](s / temperature, t / temperature)
+
+    with jax.enable_x64(True):
+        for found, expected in zip(derivatives(ours, -np.inf), derivatives(plain, -1e5), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_second_derivatives_do_not_overflow_before_the_value_does():
+    hessian = jax.hessian(lambda s: soft_target_kl(s, jnp.zeros((1, 2))))(jnp.array([[0.0, 150.0]]))
+    np.testing.assert_allclose(hessian, 0, atol=1e-6)  # q (1 - q) at a q of 1 and exp(75) within
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_teacher_is_a_constant(loss):
     gradient = jax.grad(lambda t: loss(jnp.asarray(STUDENT), t, temperature=2.0))(jnp.asarray(TEACHER))
@@ -302,8 +346,12 @@ def test_certain_answers_of_bernoulli_kl():
     value, gradient = call(jnp.array([[1.0, -2.0, 0.5]]))
     np.testing.assert_allclose(value, math.log1p(math.e) + math.log1p(math.e**2), rtol=1e-6)
     np.testing.assert_allclose(gradient, [[sigmoid(1), sigmoid(-2) - 1, 0]], rtol=1e-6, atol=1e-7)
-    value, gradient = call(jnp.array([[jnp.inf, -jnp.inf, 0.5]]))
-    assert value == jnp.inf and np.isfinite(gradient).all()
+    value, gradient = call(jnp.array([[jnp.inf, -jnp.inf, 0.5]]), temperature=2.0)
+    assert value == jnp.inf
+    np.testing.assert_allclose(gradient, [[2, -2, 0]], rtol=1e-6)  # T times the difference of probabilities
+    value, gradient = COMPILED[bernoulli_kl](infinite, jnp.array([[1.0, -2.0, 0.5]]), 2.0)
+    assert value == jnp.inf
+    np.testing.assert_allclose(gradient, [[-2 * sigmoid(0.5), 2 * sigmoid(1), 0]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("loss", [*DIVERGENCES, decoupled])

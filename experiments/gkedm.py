@@ -29,7 +29,7 @@ import hire_jax as hj
 from experiments import gkedm_figures
 from experiments.configs.gkedm import MODULE
 from experiments.console import warn
-from experiments.gkedm_cells import Cells, Job, prepared, run
+from experiments.gkedm_cells import Cells, Job, prepared, run, with_needed
 from experiments.gkedm_claims import CLAIMS, Finding, distillation, enhancement, findings, verdict
 from experiments.keys import key
 from experiments.memory import use_heap_for_large_arrays
@@ -68,11 +68,11 @@ def main(settings: Settings, console: Console | None = None) -> dict[str, Cell]:
     store = ResultStore(settings.out)
     for dataset in datasets.values():
         console.print(f"{dataset!r}", soft_wrap=True, highlight=False)
-    every = {key(job.config): job for table in tables for rows in table.jobs.values() for job in rows}
+    every = with_needed(job for table in tables for rows in table.jobs.values() for job in rows)
     console.print(f"{len(every)} cells of {settings.seeds} seeds on {jax.device_count()} {jax.default_backend()} "
                   f"device(s); results in {settings.out}", soft_wrap=True, highlight=False)
     with resumable(settings.out, console):
-        run(every.values(), datasets, store, console, settings.devices)
+        run(every, datasets, store, console, settings.devices)
     report(tables, settings, store, console)
     return store.cells()
 

@@ -4,6 +4,7 @@ A cell names the cells it needs: the backbone it begins with, the teacher it lea
 those first, and keeps the parameters of all that another cell needs.
 """
 
+import bisect
 import dataclasses
 import time
 from collections.abc import Iterable, Mapping
@@ -72,10 +73,14 @@ class Cells:
 
     def widened(self, label: str, model: str, backbone: Backbone, parameters: int) -> Job:
         """The backbone at the smallest width with at least so many parameters, for as many epochs as two stages."""
-        step = backbone.heads
-        width = next(hidden for hidden in range(step, 64 * 1024, step) if count_parameters(
-            network(model, dataclasses.replace(backbone, hidden=hidden), self.dataset), self.dataset) >= parameters)
-        return self.alone(label, model, dataclasses.replace(backbone, hidden=width, epochs=2 * backbone.epochs))
+        def enough(multiple: int) -> bool:
+            wide = dataclasses.replace(backbone, hidden=multiple * backbone.heads)
+            return count_parameters(network(model, wide, self.dataset), self.dataset) >= parameters
+
+        multiple = 1 + bisect.bisect_left(range(1, 64 * 1024), True, key=enough)
+        wide = dataclasses.replace(self._shortened(backbone), hidden=multiple * backbone.heads)
+        wide = dataclasses.replace(wide, epochs=2 * wide.epochs)
+        return Job(label, self.name, model, wide, self._config(model, wide, None, hj.Objective()))
 
     def _shortened(self, settings: Any) -> Any:
         return settings if self.epochs is None else dataclasses.replace(settings, epochs=self.epochs)
@@ -105,9 +110,8 @@ def count_parameters(model: Any, dataset: hj.Dataset) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
 
-def run(jobs: Iterable[Job], datasets: Mapping[str, hj.Dataset], store: ResultStore, console: Console,
-        devices: int | None = None) -> None:
-    """Trains every cell that is not finished yet, those it needs first, with a progress bar over them."""
+def with_needed(jobs: Iterable[Job]) -> dict[str, Job]:
+    """{key: cell} of all cells and those they need, which come first."""
     ordered: dict[str, Job] = {}
 
     def need(job: Job) -> None:
@@ -118,6 +122,12 @@ def run(jobs: Iterable[Job], datasets: Mapping[str, hj.Dataset], store: ResultSt
 
     for job in jobs:
         need(job)
+    return ordered
+
+
+def run(ordered: Mapping[str, Job], datasets: Mapping[str, hj.Dataset], store: ResultStore, console: Console,
+        devices: int | None = None) -> None:
+    """Trains every cell of `with_needed` that is not finished yet, with a progress bar over them."""
     finished = store.cells()
     kept = {key(other.config) for job in ordered.values() for other in (job.start, job.teacher) if other is not None}
     kept |= {name for name, job in ordered.items() if job.module is not None and job.teacher is None}  # to teach later

@@ -22,6 +22,7 @@ from experiments.gkedm_cells import Cells, Job, backbone_of, count_parameters, n
 ALPHAS = (0.0, 0.01, 0.1, 1.0, 10.0)
 DEPTHS = (2, 4, 8, 16)
 NEAR = 0.01  # C5: "near" is within one point of accuracy
+ROUNDING = 3e-7  # accuracies are float32 fractions
 
 Scores = Mapping[str, np.ndarray]  # {label: test accuracy [S]}
 
@@ -135,7 +136,7 @@ def verdict(found: Sequence[Finding]) -> str:
     """By the rule at the top of this file, with the counts."""
     says = [finding.says for finding in found]
     better, worse = says.count(1), says.count(-1)
-    below = sum(finding.difference.mean <= 0 for finding in found)
+    below = sum(finding.difference.mean <= ROUNDING for finding in found)
     if better > len(found) / 2 and not worse:
         word = "holds"
     elif worse > better or (not better and below > len(found) / 2):

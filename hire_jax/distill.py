@@ -159,7 +159,8 @@ class Objective:
                    edges: Edges | None = None) -> dict[str, jax.Array]:
         """{term: value}; the arguments are those of a call."""
         if self.needs_teacher and teacher is None:
-            raise ValueError(f"{' or '.join(self.terms[-1:])} has a weight, but no teacher is given")
+            named = ", ".join(name for name in self.terms if name != "supervised")
+            raise ValueError(f"terms that need a teacher have a weight ({named}), but no teacher is given")
         values = {}
         for name in self.terms:
             if name == "supervised":

@@ -50,7 +50,7 @@ def laplacian_positions(graph: HeteroGraph, *, k: int = 8, exact: bool | None = 
       ValueError: k is not a positive integer.
       RuntimeError: Lanczos iterations did not converge; `exact=False` always does.
     """
-    if not isinstance(k, int) or k < 1:
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise ValueError(f"k must be a positive integer, got {k!r}")
     total = sum(graph.num_nodes.values())
     exact = total <= EXACT_UP_TO if exact is None else exact
@@ -125,14 +125,38 @@ def _eigenvectors(adjacency: scipy.sparse.csr_matrix, k: int, exact: bool) -> np
     start = np.random.default_rng(0).standard_normal((total, count + 8))
     if not exact:
         return _subspace_iteration(lowered, start, count)
-    operator = scipy.sparse.linalg.LinearOperator((total, total), matvec=lowered, matmat=lowered, dtype=np.float64)
-    try:
-        values, vectors = scipy.sparse.linalg.eigsh(operator, k=min(count, total - 1), which="LA", v0=start[:, 0],
+    return _lanczos(lowered, start[:, 0], count)
+
+
+def _lanczos(product: Callable[[np.ndarray], np.ndarray], start: np.ndarray, count: int) -> np.ndarray:
+    """The `count` eigenvectors of largest eigenvalue, by Lanczos iterations.
+
+    From one start vector they find one eigenvector of each eigenvalue. So those found are moved below all others and
+    the iterations begin again, until they find none that belongs among the `count` largest.
+    """
+    total, random = len(start), np.random.default_rng(1)
+    values, vectors = np.zeros(0), np.zeros((total, 0))
+
+    def remaining(x: np.ndarray) -> np.ndarray:
+        return product(x) + x - 3 * (vectors @ (vectors.T @ x))  # + x: convergence is relative to the eigenvalue
+
+    while True:
+        operator = scipy.sparse.linalg.LinearOperator((total, total), matvec=remaining, matmat=remaining,
+                                                      dtype=np.float64)
+        try:
+            more, found = scipy.sparse.linalg.eigsh(operator, k=min(count, total - 1), which="LA", v0=start,
                                                     ncv=min(total, max(4 * count, 40)), maxiter=2000, tol=1e-6)
-    except scipy.sparse.linalg.ArpackNoConvergence as error:
-        raise RuntimeError(f"the {count} eigenvectors did not converge in 2000 Lanczos restarts ({error}); exact=False "
-                           "approximates them") from error
-    return vectors[:, np.argsort(-values, kind="stable")]
+        except scipy.sparse.linalg.ArpackNoConvergence as error:
+            raise RuntimeError(f"the {count} eigenvectors did not converge in 2000 Lanczos restarts ({error}); "
+                               "exact=False approximates them") from error
+        least = np.sort(values)[-count] if len(values) >= count else -np.inf
+        new = (more > least + 1e-6) & (more > -0.5)  # what was moved lies at -1 and below
+        if not new.any():
+            break
+        values = np.concatenate([values, more[new]])
+        vectors = np.linalg.qr(np.concatenate([vectors, found[:, new]], axis=1))[0]
+        start = random.standard_normal(total)
+    return vectors[:, np.argsort(-values, kind="stable")[:count]]
 
 
 def _subspace_iteration(product: Callable[[np.ndarray], np.ndarray], start: np.ndarray, count: int) -> np.ndarray:

@@ -22,6 +22,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # workers and scripts inherit
     os.environ |= {"JAX_COMPILATION_CACHE_DIR": folder, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
                    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -31,6 +32,21 @@ from hire_jax import HeteroGraph, SparseFeatures
 # Compilation makes the first example slow, which is no defect; the same examples are drawn on every run.
 settings.register_profile("hire_jax", deadline=None, derandomize=True, print_blob=False)
 settings.load_profile("hire_jax")
+
+
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """XLA without its optimisations, here and in the processes that a test starts: what is compiled once and run on a
+    few numbers takes less to compile than to be made fast.
+
+    For modules whose subject is what is computed and in which order. The losses, the sparse products, the layers held
+    against PyG and the trunk are tested as users compile them.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 AWKWARD_NODES = {"paper": 7, "author": 5, "venue": 3}

@@ -14,6 +14,8 @@ from experiments.keys import key, plain
 from hire_jax import ModelOutput, Objective, losses
 from hire_jax.supervised import cross_entropy
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 RNG = np.random.default_rng(0)
 LOGITS: Any = (RNG.normal(size=(6, 4)) * 3).astype(np.float32)
 LABELS: Any = np.array([3, 0, -1, 2, 2, 1], np.int32)
@@ -189,7 +191,7 @@ def test_edges_of_types_a_layer_lacks_are_left_out():
 
 
 @pytest.mark.parametrize(("arguments", "teacher", "message"), [
-    ({"soft_target_kl": 1.0}, None, "soft_target_kl has a weight, but no teacher is given"),
+    ({"soft_target_kl": 1.0}, None, "need a teacher have a weight (soft_target_kl), but no teacher is given"),
     ({"type_pair_correlation": 1.0}, None, "but no teacher is given"),
     ({"type_pair_correlation": 1.0}, output(3, 5, layers=4), "student and teacher have 4 and 5 hidden layers; name the "
                                                              "layers to match with layers="),
@@ -418,7 +420,7 @@ OTHERS = EXPERT._replace(attention=({name: x for name, x in maps(4, 2).items() i
     (ATTENTIVE, TEACHER, INTO_A, "('b', 't', 'a')] in the student and [] in the teacher"),
     (STUDENT, TEACHER, INTO_A, "attention have [] in the student and [] in the teacher"),
     (ATTENTIVE, EXPERT._replace(attention=()), INTO_A, "and [] in the teacher"),
-    (ATTENTIVE, None, INTO_A, "attention_map_kl has a weight, but no teacher is given"),
+    (ATTENTIVE, None, INTO_A, "need a teacher have a weight (attention_map_kl), but no teacher is given"),
 ])
 def test_attention_that_cannot_be_compared_is_said(student, teacher, edges, message):
     with pytest.raises(ValueError, match=re.escape(message)):

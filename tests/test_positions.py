@@ -136,7 +136,6 @@ def test_where_eigenvectors_are_few_the_last_columns_are_zero():
         assert none.shape == (nodes, 2) and (none == 0).all()
 
 
-@pytest.mark.xfail(strict=True, reason="Lanczos iterations from one vector find one eigenvector of several of a value")
 @pytest.mark.parametrize("graph", [
     graph_of([np.arange(300), (np.arange(300) + 1) % 300], 300),  # a cycle: every eigenvalue twice
     graph_of(np.concatenate([np.array([[0, 1], [1, 2]]) + 3 * i for i in range(100)], axis=1), 300),  # 100 times 1

@@ -16,6 +16,8 @@ from hire_jax.data import synthetic_hetero
 from hire_jax.models import GAT, GCN, GKEDM, GraphSAGE
 from hire_jax.training import fit, named_key
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 FORM: dict[str, Any] = {"target": "item", "num_classes": 3, "hidden": 4, "projection": False, "norm": False}
 BACKBONE = GCN(**FORM, dropout=0.2)
 MODULE = GKEDM(backbone=BACKBONE, heads=2, positions=False)

@@ -48,7 +48,7 @@ def lift(fresh: Any, *, backbone: Any) -> Any:
 
 def _with_readout(params: dict, last: dict) -> dict:
     """The module's own arrays with those of the last layer in the place of their counterparts."""
-    value, kernel = params["attention"].get("value"), last.get("kernel")
+    value, kernel = params["attention"].get("value"), last.get("kernel", last.get("kernel_source"))
     if value is not None and kernel is not None and kernel.ndim == value["kernel"].ndim:
         heads, rest = divmod(value["kernel"].shape[-1], kernel.shape[-1])
         if not rest and kernel.shape[:-1] == value["kernel"].shape[:-1]:

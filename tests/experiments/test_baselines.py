@@ -15,6 +15,8 @@ from experiments.reference import hgb
 from experiments.reference import planetoid as homogeneous
 from experiments.store import Cell
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 MODELS = ("HAN", "MLP")  # a graph made from the dataset's, and the dataset's own
 
 

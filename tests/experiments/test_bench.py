@@ -17,6 +17,8 @@ from experiments.bench import Settings
 from experiments.bench_contenders import OurEpochs, in_turns, network, ratio
 from experiments.bench_floors import floors, hand_count, machine_rates
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 ROOT = Path(experiments.__file__).resolve().parent.parent
 MACHINE = {"matmul_flops": 1e11, "copy_bytes": 1e10, "cached_copy_bytes": 4e10}
 

@@ -10,6 +10,8 @@ from experiments import bench_growth
 from experiments.bench_growth import Settings, edge_counts, fit_slope, relation_counts, slope_facts
 from experiments.bench_growth_figures import edges_figure, relations_figure
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def test_the_slope_of_a_power_law_is_its_exponent():
     edges = [1e5, 1e6, 1e7]

@@ -13,6 +13,8 @@ from experiments.bench_losses_figures import losses_figure
 from experiments.bench_losses_memory import Job, expected, local_slope, measure, reaches
 from hire_jax import losses
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def rows(field, *points):
     return [{"rows": n, field: value} for n, value in points]

@@ -10,6 +10,8 @@ from experiments import bench_memory
 from experiments.bench import Settings
 from experiments.bench_memory import Job
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
 

@@ -10,6 +10,8 @@ from experiments import bench
 from experiments.bench import Settings
 from experiments.bench_training import FULL, summary
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def test_ratios_are_of_all_the_seeds_with_and_without_compilation():
     rows = summary({"one": 2.0, "ten": 10.0, "peer": 40.0}, {"one": 3.0, "ten": 5.0}, 10, FULL // 2)

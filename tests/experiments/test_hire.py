@@ -12,6 +12,8 @@ from rich.console import Console
 import hire_jax as hj
 from experiments import hire
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -12,6 +12,8 @@ import pytest
 from experiments import reuse
 from experiments.reuse import common, data
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 FOLDER = Path(reuse.__file__).parent
 NAMES = ("nnx_classifier", "equinox_classifier", "image_classifier", "language_model")
 

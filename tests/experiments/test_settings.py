@@ -7,6 +7,8 @@ from rich.console import Console
 from experiments import baselines, hire, tune
 from experiments.settings import resumable
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.mark.parametrize("experiment, seeds, out", [(hire, 5, "hire"), (tune, 3, "tune"), (baselines, 10, "baselines")])
 def test_help_explains_inherited_options_too(experiment, seeds, out, capsys):

@@ -12,6 +12,8 @@ import pytest
 from hire_jax import GraphError, HeteroGraph, ModelOutput
 from hire_jax.models import GAT, GCN, HGT, IEHGCN, RGCN, HeteroSAGE, SimpleHGN
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 COMMON: dict[str, Any] = {"target": "paper", "num_classes": 3, "hidden": 8, "layers": 2, "dropout": 0.4}
 MODELS: dict[str, Any] = {
     "rgcn": RGCN(**COMMON),

@@ -28,6 +28,8 @@ from hire_jax.models import (
     SimpleHGN,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 OWN = ("paper", "self", "paper")
 INTO_PAPER = {("author", "writes", "paper"), ("author", "reviews", "paper"), ("paper", "cites", "paper"),
               ("venue", "rev_in", "paper")}
@@ -472,6 +474,12 @@ def test_dropout_is_the_backbones_unless_given(papers):
         moved = np.abs(outs[0].hidden[1]["paper"] - outs[1].hidden[1]["paper"]).max()
         assert (moved > 1e-2) == of_backbone
         assert (np.abs(outs[0].logits - outs[1].logits).max() > 1e-2) == (of_backbone or of_module)
+    # Queries of 0 weigh all alike, whatever was dropped of x: what still moves was dropped of z.
+    params["params"]["attention"]["query"] = jax.tree.map(jnp.zeros_like, params["params"]["attention"]["query"])
+    model = GKEDM(backbone=SIMPLE, heads=2, positions=False, dropout=0.5)
+    outs = [model.apply(params, papers, train=True, rngs={"dropout": jax.random.key(k)}) for k in (0, 1)]
+    assert np.abs(outs[0].attention[-1][OWN] - outs[1].attention[-1][OWN]).max() < 1e-6
+    assert np.abs(outs[0].logits - outs[1].logits).max() > 1e-2
 
 
 def test_bfloat16_is_near_float32(papers):

@@ -25,6 +25,8 @@ from hire_jax.models import (
 )
 from hire_jax.models.sage import unit_rows
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 COMMON: dict[str, Any] = {"target": "paper", "num_classes": 3}
 LAYERED: dict[str, Any] = COMMON | {"hidden": 8, "layers": 2, "dropout": 0.4}
 TRUNK: dict[str, Any] = {

@@ -13,6 +13,8 @@ from hire_jax.metapaths import metapath_graph, propagated_graph
 from hire_jax.models import HAN, MLP, SeHGNN
 from hire_jax.models.sehgnn import SemanticFusion
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 MODELS = {
     "han": HAN(target="paper", num_classes=3, hidden=8, heads=2, layers=2, dropout=0.4, attention_dropout=0.3),
     "sehgnn": SeHGNN(target="paper", num_classes=3, hidden=8, layers=2, dropout=0.4),

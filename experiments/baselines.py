@@ -33,7 +33,8 @@ from experiments.configs import baselines as configs
 from experiments.configs import planetoid
 from experiments.configs.baselines import Baseline
 from experiments.console import Tracker, track
-from experiments.keys import fingerprint, key
+from experiments.fingerprint import fingerprint
+from experiments.keys import key
 from experiments.memory import use_heap_for_large_arrays
 from experiments.reference import hgb
 from experiments.reference import planetoid as homogeneous

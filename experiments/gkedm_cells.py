@@ -22,7 +22,8 @@ from rich.console import Console
 import hire_jax as hj
 from experiments.configs.gkedm import BACKBONES, ROOTED, Backbone, Module
 from experiments.console import Tracker, track
-from experiments.keys import fingerprint, key
+from experiments.fingerprint import fingerprint
+from experiments.keys import key
 from experiments.store import ResultStore
 
 MONITOR: Literal["val_accuracy"] = "val_accuracy"

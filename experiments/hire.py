@@ -26,7 +26,8 @@ from rich.console import Console
 import hire_jax as hj
 from experiments.configs.hire import DISTILLATION, TRAINING, Distillation, Network
 from experiments.console import Tracker, track
-from experiments.keys import fingerprint, key
+from experiments.fingerprint import fingerprint
+from experiments.keys import key
 from experiments.memory import use_heap_for_large_arrays
 from experiments.settings import GraphSettings, TrainingSettings, resumable
 from experiments.store import Cell, ResultStore

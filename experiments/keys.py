@@ -1,4 +1,4 @@
-"""What tells one result from another: a configuration's name, and that of the data."""
+"""A configuration's name: what tells one result from another."""
 
 import hashlib
 import json
@@ -7,10 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-import jax
 import numpy as np
-
-import hire_jax as hj
 
 
 def key(config: Any) -> str:
@@ -47,12 +44,3 @@ def plain(value: Any, where: str) -> Any:
         return value
     kind = type(value).__name__
     raise ValueError(f"{where}: expected text, numbers, bools, None, lists or mappings, got {kind}")
-
-
-def fingerprint(dataset: hj.Dataset) -> str:
-    """16 hex digits of the sha256 of graph, labels and splits: a cell of other data is another cell."""
-    graph = dataset.graph.with_positions({})  # computed from the rest, and by an eigensolver
-    digest = hashlib.sha256(repr((graph.counts, graph.edge_types)).encode())
-    for leaf in jax.tree.leaves((graph, dataset.labels, dataset.splits)):
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()[:16]

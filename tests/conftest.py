@@ -39,14 +39,22 @@ def quick_compilation():
     """XLA without its optimisations, here and in the processes that a test starts: what is compiled once and run on a
     few numbers takes less to compile than to be made fast.
 
-    For modules whose subject is what is computed and in which order. The losses, the sparse products, the layers held
-    against PyG and the trunk are tested as users compile them.
+    For modules whose subject is what is computed and in which order. Losses, sparse products, and the layers held
+    against PyG's values are tested as users compile them.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
         jax.config.update("jax_disable_most_optimizations", True)
         yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def full_compilation():
+    """For one test of such a module: XLA as users have it."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 AWKWARD_NODES = {"paper": 7, "author": 5, "venue": 3}

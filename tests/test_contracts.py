@@ -19,6 +19,8 @@ import hire_jax as hj
 from hire_jax import metrics, sparse
 from hire_jax.supervised import cross_entropy
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 typed: Callable = jaxtyped(typechecker=beartype)
 PATTERN = sparse.CSR.from_sorted(np.array([0, 0, 2]), np.array([1, 0, 1]), (3, 2))
 

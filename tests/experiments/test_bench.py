@@ -85,6 +85,7 @@ def test_hand_count_of_a_graph_small_enough_to_count():
     assert hand_count(model, dataset) == (products + 12 * parameters, 4 * (numbers + 9 * parameters))
 
 
+@pytest.mark.slow
 def test_our_epochs_are_the_epochs_of_fit(dataset):
     model = network(dataset, Settings(hidden=8, layers=1))
     program = OurEpochs(dataset, model, seeds=2, epochs=3)

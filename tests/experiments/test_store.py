@@ -34,8 +34,6 @@ ROOT = Path(experiments.__file__).resolve().parent.parent
 APPENDER = """
 import sys
 from experiments.store import ResultStore
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 store = ResultStore(sys.argv[1], environment={"git_commit": "abc"})
 for i in range(int(sys.argv[3])):
     config = {"writer": sys.argv[2], "i": i, "filler": "x" * 3000}

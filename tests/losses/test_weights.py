@@ -9,6 +9,8 @@ import pytest
 
 from hire_jax.losses import cosine_embedding, hint, type_pair_correlation, typed_local_structure
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 TO, BACK, SELF = ("a", "to", "b"), ("b", "back", "c"), ("a", "self", "a")
 EDGES = {TO: ([0, 1, 2], [1, 1, 0]), BACK: ([0, 3], [2, 2]), SELF: ([0, 2, 1], [1, 1, 0])}
 

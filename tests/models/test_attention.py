@@ -14,6 +14,8 @@ from hire_jax.models import HAN, GATLayer, HANLayer, SimpleHGN, SimpleHGNLayer
 from hire_jax.models.dense_attention import dense_attention
 from hire_jax.models.sage import unit_rows
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 TYPES = ("paper", "author", "venue")
 
 

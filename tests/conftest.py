@@ -49,14 +49,6 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", False)
 
 
-@pytest.fixture
-def full_compilation():
-    """For one test of such a module: XLA as users have it."""
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)
-
-
 AWKWARD_NODES = {"paper": 7, "author": 5, "venue": 3}
 AWKWARD_EDGES = {
     ("author", "writes", "paper"): [[0, 1, 1, 2, 0, 1], [3, 0, 0, 5, 1, 0]],  # author 1 to paper 0, three times

@@ -18,8 +18,6 @@ from hire_jax.models import HGT, RGCN, ModelOutput
 from hire_jax.models.dropout import Dropout
 from hire_jax.training import TrainingError, fit, named_key, predict
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 class Small(nn.Module, kw_only=True):
     """A model that compiles in a moment: one dense layer a type, dropout, a classifier of the items."""
@@ -537,7 +535,6 @@ class Centred(Small, kw_only=True):
         return output._replace(logits=output.logits - mean)
 
 
-@pytest.mark.usefixtures("full_compilation")  # two programs are to round alike
 def test_a_model_that_starts_from_the_data(dataset):
     still = fit(Centred(), dataset, seeds=1, epochs=1, learning_rate=0.0, weight_decay=0.0)
     variables = Small().init(named_key(jax.random.key(0), "init"), dataset.graph)

@@ -52,8 +52,8 @@ def attend(graph: HeteroGraph, destination: str, values: Mapping[str, jax.Array]
         own = scores + sources[destination]
         logits.append(own if self_score is None else own + self_score)
     logits = [nn.leaky_relu(score, negative_slope) for score in logits]
-    return softmax_sum(edges, logits, destination, values, previous=previous, residual=residual, self_loops=self_loops,
-                       drop=drop)
+    return softmax_sum(edges, logits, [values[source] for source, _, _ in edges], values[destination],
+                       previous=previous, residual=residual, self_loops=self_loops, drop=drop)
 
 
 def edges_into(graph: HeteroGraph, destination: str) -> list[tuple[str, RelationBlock, CSR]]:
@@ -61,30 +61,40 @@ def edges_into(graph: HeteroGraph, destination: str) -> list[tuple[str, Relation
     return [(source, block, block.by_source()) for source, block in graph.blocks_into(destination)]
 
 
-def softmax_sum(edges: Sequence[tuple[str, RelationBlock, CSR]], logits: Sequence[jax.Array], destination: str,
-                values: Mapping[str, jax.Array], *, previous: list[jax.Array] | None = None, residual: float = 0.0,
-                self_loops: bool = True, drop: Callable[[jax.Array], jax.Array] = lambda x: x) -> Attended:
+def softmax_sum(edges: Sequence[tuple[str, RelationBlock, CSR]], logits: Sequence[jax.Array],
+                values: Sequence[jax.Array], own: jax.Array, *, previous: list[jax.Array] | None = None,
+                residual: float = 0.0, self_loops: bool = True,
+                drop: Callable[[jax.Array], jax.Array] = lambda x: x) -> Attended:
     """What `attend` makes of its scores: one softmax over all edges into a node, and the sum of the values by it.
 
     Args:
-      edges: what `edges_into` gives; logits: [E_b, H] of each of its blocks and, with `self_loops`, [N, H] last.
-      values, previous, residual, self_loops, drop: as in `attend`.
+      edges: what `edges_into` gives.
+      logits: [E_b, H] of each of its blocks and, with `self_loops`, [N, H] last.
+      values: [N_source, H, d] of each block; own: [N, H, d] of the nodes themselves, without `self_loops` their shape
+        alone.
+      previous, residual, self_loops, drop: as in `attend`.
     """
-    x = values[destination]
     if not logits:  # a type that no relation enters
-        return Attended(jnp.zeros_like(x), {}, [])
-    nodes = jnp.arange(x.shape[0], dtype=jnp.int32)
-    rows = [pattern.rows for _, _, pattern in edges] + [nodes] * self_loops
-    weights = joint_segment_softmax([score.astype(jnp.float32) for score in logits], rows, x.shape[0])
+        return Attended(jnp.zeros_like(own), {}, [])
+    weights = joint_softmax(edges, logits, own.shape[0])
     if previous is not None:
         weights = [(1 - residual) * now + residual * before for now, before in zip(weights, previous, strict=True)]
 
-    messages = drop(weights[-1])[:, :, None].astype(x.dtype) * x if self_loops else jnp.zeros_like(x)
+    messages = drop(weights[-1])[:, :, None].astype(own.dtype) * own if self_loops else jnp.zeros_like(own)
     attention = {}
-    for (source, block, pattern), weight in zip(edges, weights, strict=False):
+    for (_, block, pattern), weight, value in zip(edges, weights, values, strict=False):
         attention.update(block.split(weight))
-        messages += aggregate(pattern, drop(weight), values[source])
+        messages += aggregate(pattern, drop(weight), value)
     return Attended(messages, attention, weights)
+
+
+def joint_softmax(edges: Sequence[tuple[str, RelationBlock, CSR]], logits: Sequence[jax.Array],
+                  nodes: int) -> list[jax.Array]:
+    """The softmax of `softmax_sum`: over all edges into each of so many nodes, in float32."""
+    rows = [pattern.rows for _, _, pattern in edges]
+    if len(logits) > len(edges):
+        rows.append(jnp.arange(nodes, dtype=jnp.int32))
+    return joint_segment_softmax([score.astype(jnp.float32) for score in logits], rows, nodes)
 
 
 def aggregate(pattern: CSR, weights: jax.Array, values: jax.Array) -> jax.Array:

@@ -1,6 +1,6 @@
 """Graph attention (GAT), arXiv 1710.10903, on the graph with its types forgotten."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -8,11 +8,13 @@ import jax
 import jax.numpy as jnp
 
 from hire_jax.graph import HeteroGraph
-from hire_jax.models.attention import attend
+from hire_jax.models.attention import Attended, attend
 from hire_jax.models.dropout import Dropout
 from hire_jax.models.projection import glorot
 from hire_jax.models.trunk import Attention, Hidden, NodeClassifier
 from hire_jax.sparse import SparseFeatures
+
+AttendTo = Callable[[str, Callable[[jax.Array], jax.Array]], Attended]  # of a node type and a dropout
 
 
 class GATLayer(nn.Module, kw_only=True):
@@ -41,25 +43,17 @@ class GATLayer(nn.Module, kw_only=True):
     @nn.compact
     def __call__(self, graph: HeteroGraph, hidden: Hidden, destinations: Sequence[str], *,
                  train: bool = False) -> tuple[Hidden, Attention]:
-        width = head_width(self.features, self.heads) if self.concat else self.features
-        d = next(iter(hidden.values())).shape[1]
-        dtype = self.dtype or next(iter(hidden.values())).dtype
-        kernel = self.param("kernel", glorot, (d, self.heads * width)).astype(dtype)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(dtype)
-        ends = [self.param(f"attention_{end}", glorot, (self.heads, width)).astype(dtype)
-                for end in ("source", "destination")]
+        x = next(iter(hidden.values()))
+        dtype = self.dtype or x.dtype
+        bias, attend_to = self.attend(graph, hidden, dtype)
         passed = None
-        if self.residual and (d != self.features or isinstance(next(iter(hidden.values())), SparseFeatures)):
-            passed = self.param("residual", glorot, (d, self.features)).astype(dtype)
-        values = {name: (x @ kernel).reshape(x.shape[0], self.heads, width) for name, x in hidden.items()}
-        sources = {name: jnp.einsum("nhd,hd->nh", x, ends[0]) for name, x in values.items()}
+        if self.residual and (x.shape[1] != self.features or isinstance(x, SparseFeatures)):
+            passed = self.param("residual", glorot, (x.shape[1], self.features)).astype(dtype)
         drop = Dropout(rate=self.attention_dropout)
         output, attention = {}, {}
         for destination in destinations:
             x = hidden[destination]
-            scores = jnp.einsum("nhd,hd->nh", values[destination], ends[1])
-            attended = attend(graph, destination, values, sources, scores, negative_slope=self.negative_slope,
-                              self_loops=self.self_loops, drop=lambda weights: drop(weights, train=train))
+            attended = attend_to(destination, lambda weights: drop(weights, train=train))
             messages = attended.messages
             message = messages.reshape(x.shape[0], self.features) if self.concat else messages.mean(axis=1)
             output[destination] = message + bias
@@ -67,6 +61,28 @@ class GATLayer(nn.Module, kw_only=True):
             if self.residual:
                 output[destination] += x if passed is None else x @ passed
         return output, attention
+
+    @property
+    def width(self) -> int:
+        """Width of one head. Raises ValueError when the heads that are put beside each other do not divide features."""
+        return head_width(self.features, self.heads) if self.concat else self.features
+
+    def attend(self, graph: HeteroGraph, hidden: Hidden, dtype: jnp.dtype) -> tuple[jax.Array, AttendTo]:
+        """The parameters up to b, and the attention of one type of nodes as a function of its dropout."""
+        d = next(iter(hidden.values())).shape[1]
+        kernel = self.param("kernel", glorot, (d, self.heads * self.width)).astype(dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(dtype)
+        ends = [self.param(f"attention_{end}", glorot, (self.heads, self.width)).astype(dtype)
+                for end in ("source", "destination")]
+        values = {name: (x @ kernel).reshape(x.shape[0], self.heads, self.width) for name, x in hidden.items()}
+        sources = {name: jnp.einsum("nhd,hd->nh", x, ends[0]) for name, x in values.items()}
+
+        def attend_to(destination: str, drop: Callable[[jax.Array], jax.Array]) -> Attended:
+            scores = jnp.einsum("nhd,hd->nh", values[destination], ends[1])
+            return attend(graph, destination, values, sources, scores, negative_slope=self.negative_slope,
+                          self_loops=self.self_loops, drop=drop)
+
+        return bias, attend_to
 
 
 def head_width(features: int, heads: int) -> int:
@@ -97,16 +113,18 @@ class GAT(NodeClassifier, kw_only=True):
 
     def convolve(self, graph: HeteroGraph, hidden: Hidden, destinations: Sequence[str], carry: Any,
                  train: bool) -> tuple[Hidden, Attention, Any]:
-        """One `GATLayer`."""
-        layer = GATLayer(features=self.hidden, heads=self.heads, attention_dropout=self.attention_dropout,
-                         residual=self.residual, dtype=self.dtype)
-        return *layer(graph, hidden, destinations, train=train), None
+        """One layer."""
+        return *self.layer(self.hidden, self.heads, concat=True)(graph, hidden, destinations, train=train), None
 
     def readout(self, graph: HeteroGraph, hidden: Hidden, carry: Any, train: bool) -> tuple[Hidden, Attention]:
-        """A `GATLayer` of the classes, the mean of its heads."""
-        layer = GATLayer(features=self.num_classes, heads=self.readout_heads, concat=False,
-                         attention_dropout=self.attention_dropout, residual=self.residual, dtype=self.dtype)
+        """A layer of the classes, the mean of its heads."""
+        layer = self.layer(self.num_classes, self.readout_heads, concat=False)
         return layer(graph, hidden, [self.target], train=train)
+
+    def layer(self, features: int, heads: int, *, concat: bool) -> GATLayer:
+        """A `GATLayer`."""
+        return GATLayer(features=features, heads=heads, concat=concat, attention_dropout=self.attention_dropout,
+                        residual=self.residual, dtype=self.dtype)
 
     def activation(self, x: jax.Array) -> jax.Array:
         """ELU."""

@@ -11,14 +11,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hire_jax.graph import EdgeType, GraphError, HeteroGraph
-from hire_jax.models.attention import aggregate
+from hire_jax.graph import GraphError, HeteroGraph
+from hire_jax.models.attention import joint_softmax, softmax_sum
 from hire_jax.models.dropout import Dropout
 from hire_jax.models.gat import head_width
 from hire_jax.models.normact import NormAct
 from hire_jax.models.output import ModelOutput
 from hire_jax.models.trunk import Attention, Hidden, NodeClassifier
-from hire_jax.sparse import joint_segment_softmax, sddmm
+from hire_jax.sparse import sddmm
 
 SELF = "self"  # the relation under which a node's attention to itself is returned
 
@@ -79,41 +79,29 @@ class GKEDMLayer(nn.Module, kw_only=True):
         x = hidden[destination]
         query = nn.Dense(self.heads * depth, dtype=self.dtype, name="query")(x).reshape(-1, self.heads, depth)
         query = query * depth ** -0.5
-        blocks = []
-        keys: list[jax.Array] = []
-        values: list[jax.Array] = []
+        edges, scores, values = [], [], []
         for source, block in graph.blocks_into(destination):
             maps = shared
             if self.relation_wise:
                 maps = {role: dense(role, block.num_relations, f"_{source}->{destination}") for role in shared}
-            blocks.append((block, block.csr if self.relation_wise else block.by_source()))
-            keys.append(mapped("key", maps["key"], source))
+            pattern = block.csr if self.relation_wise else block.by_source()
+            edges.append((source, block, pattern))
+            scores.append(sddmm(pattern, query, mapped("key", maps["key"], source)).astype(jnp.float32))
             values.append(mapped("value", maps["value"], source))
-        scores = [sddmm(pattern, query, key).astype(jnp.float32)
-                  for (_, pattern), key in zip(blocks, keys, strict=True)]
-        rows = [pattern.rows for _, pattern in blocks]
+        itself = jnp.zeros((x.shape[0], self.heads, width), query.dtype)
         if self.self_loops:
-            own_key = mapped("key", shared["key"], destination)
-            scores.append(jnp.sum(query * own_key, axis=-1).astype(jnp.float32))
-            values.append(mapped("value", shared["value"], destination))
-            rows.append(jnp.arange(x.shape[0], dtype=jnp.int32))
-        message = jnp.zeros((x.shape[0], self.heads, width), query.dtype)
-        if not scores:
-            return message.reshape(x.shape[0], -1)[:, :self.features], {}
-        weights = joint_segment_softmax(scores, rows, x.shape[0])
+            scores.append(jnp.sum(query * mapped("key", shared["key"], destination), axis=-1).astype(jnp.float32))
+            itself = mapped("value", shared["value"], destination)
         drop = Dropout(rate=self.attention_dropout)
-        for (_, pattern), weight, value in zip(blocks, weights, values, strict=False):
-            message += aggregate(pattern, drop(weight, train=train), value)
-        if self.self_loops:
-            message += drop(weights[-1], train=train)[:, :, None].astype(message.dtype) * values[-1]
+        message, attention, weights = softmax_sum(edges, scores, values, itself, self_loops=self.self_loops,
+                                                  drop=lambda rows: drop(rows, train=train))
         if self.value_weighted:  # a_e |v_j| over its sum is the softmax of s_e + log |v_j|
-            lengths = [0.5 * jnp.log(jnp.sum(jnp.square(value), axis=-1) + 1e-12) for value in values]
-            columns = [pattern.cols for _, pattern in blocks] + [slice(None)] * self.self_loops
-            weights = joint_segment_softmax(
-                [s + length[c] for s, length, c in zip(scores, lengths, columns, strict=True)], rows, x.shape[0])
-        attention: dict[EdgeType, jax.Array] = {}
-        for (block, _), weight in zip(blocks, weights, strict=False):
-            attention.update(block.split(weight))
+            lengths = [0.5 * jnp.log(jnp.sum(jnp.square(rows), axis=-1) + 1e-12) for rows in (*values, itself)]
+            columns = [*(pattern.cols for _, _, pattern in edges), slice(None)]
+            weights = joint_softmax(edges, [score + length[column] for score, length, column
+                                            in zip(scores, lengths, columns, strict=False)], x.shape[0])
+            attention = {name: part for (_, block, _), weight in zip(edges, weights, strict=False)
+                         for name, part in block.split(weight).items()}
         if self.self_loops:
             attention[own] = weights[-1]
         return message.reshape(x.shape[0], self.features) if self.concat else message.mean(axis=1), attention

@@ -25,7 +25,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 from rich.console import Console
 
 import hire_jax as hj
@@ -36,6 +35,7 @@ from experiments.console import Tracker, track
 from experiments.fingerprint import fingerprint
 from experiments.keys import key
 from experiments.memory import use_heap_for_large_arrays
+from experiments.networks import build, coupled_adam, row_normalised
 from experiments.reference import hgb
 from experiments.reference import planetoid as homogeneous
 from experiments.settings import TrainingSettings, resumable
@@ -162,28 +162,22 @@ def train(job: Job, dataset: hj.Dataset, settings: Settings, store: ResultStore,
 
     tracker.update(done, f"{name}: compiling")
     start = time.perf_counter()
-    result = hj.fit(build(job, dataset), prepare(job, dataset), seeds=job.config["seeds"], epochs=job.network.epochs,
-                    patience=job.network.patience, monitor=job.network.monitor, learning_rate=job.network.learning_rate,
-                    weight_decay=job.network.weight_decay, optimizer=coupled(job.network), devices=settings.devices,
-                    progress=progress)
+    network = job.network
+    optimizer = coupled_adam(network.learning_rate, network.l2) if network.l2 else None
+    result = hj.fit(build(job.model, network, dataset), prepare(job, dataset), seeds=job.config["seeds"],
+                    epochs=network.epochs, patience=network.patience, monitor=network.monitor,
+                    learning_rate=network.learning_rate, weight_decay=network.weight_decay, optimizer=optimizer,
+                    devices=settings.devices, progress=progress)
     store.append(job.config, seeds=result.seeds, metrics=result.metrics, history=result.history,
                  facts={"parameters": result.num_parameters, "compile_seconds": result.compile_seconds,
                         "train_seconds": result.seconds}, seconds=time.perf_counter() - start)
-
-
-def coupled(network: Baseline) -> optax.GradientTransformation | None:
-    """Adam with its decay in the gradient, where the configuration asks for it."""
-    if network.l2 == 0:
-        return None
-    return optax.flatten(optax.chain(optax.add_decayed_weights(network.l2), optax.adam(network.learning_rate)))
 
 
 def prepare(job: Job, dataset: hj.Dataset) -> hj.Dataset:
     """The dataset in the form the model reads: features chosen, metapaths composed, features propagated."""
     graph = dataset.graph
     if job.network.row_normalised:
-        graph = dataclasses.replace(graph, features={name: x.row_normalised() if isinstance(x, hj.SparseFeatures) else x
-                                                     for name, x in graph.features.items()})
+        graph = row_normalised(graph)
     if job.network.features != "all":
         graph = graph.keep_features([dataset.target] if job.network.features == "target" else [])
     if job.model == "HAN":
@@ -199,28 +193,6 @@ def training_labels(dataset: hj.Dataset) -> np.ndarray:
     labels = np.asarray(dataset.labels)
     hot = labels if dataset.multilabel else np.asarray(jax.nn.one_hot(labels, dataset.num_classes))
     return np.where(np.asarray(dataset.splits["train"])[:, None], hot, 0).astype(np.float32)
-
-
-def build(job: Job, dataset: hj.Dataset) -> Any:
-    """The Flax module of a cell."""
-    network = job.network
-    arguments: dict[str, Any] = {"hidden": network.hidden, "layers": network.layers, "dropout": network.dropout}
-    if job.model == "SGC":
-        arguments = {"hops": network.hops, "dropout": network.dropout}
-    elif job.model == "APPNP":
-        arguments["hops"] = network.hops
-    elif job.model == "GCNII":
-        arguments["theta"] = network.theta
-    else:
-        if not network.norm:
-            arguments["norm"] = False
-        if not network.projection:
-            arguments["projection"] = False
-    if job.model in ("HAN", "HGT", "GAT", "GATv2", "SimpleHGN"):
-        arguments |= {"heads": network.heads, "attention_dropout": network.attention_dropout}
-    if job.model in ("GAT", "GATv2"):
-        arguments["readout_heads"] = network.readout_heads
-    return getattr(hj.models, job.model)(target=dataset.target, num_classes=dataset.num_classes, **arguments)
 
 
 # --------------------------------------------------------------------------------------------- reports

@@ -16,14 +16,15 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from rich.console import Console
 
 import hire_jax as hj
-from experiments.configs.gkedm import BACKBONES, ROOTED, Backbone, Module
+from experiments.configs.baselines import Baseline
+from experiments.configs.gkedm import BACKBONES, ROOTED, Module
 from experiments.console import Tracker, track
 from experiments.fingerprint import fingerprint
 from experiments.keys import key
+from experiments.networks import build, coupled_adam, row_normalised
 from experiments.store import ResultStore
 
 MONITOR: Literal["val_accuracy"] = "val_accuracy"
@@ -36,7 +37,7 @@ class Job:
     label: str
     dataset: str
     model: str
-    backbone: Backbone
+    backbone: Baseline
     config: Mapping[str, Any]
     module: Module | None = None
     objective: hj.Objective = dataclasses.field(default_factory=hj.Objective)
@@ -58,7 +59,7 @@ class Cells:
     seeds: int
     epochs: int | None = None
 
-    def alone(self, label: str, model: str, backbone: Backbone) -> Job:
+    def alone(self, label: str, model: str, backbone: Baseline) -> Job:
         """A backbone by itself."""
         backbone = self._shortened(backbone)
         return Job(label, self.name, model, backbone, self._config(model, backbone, None, hj.Objective()))
@@ -72,7 +73,7 @@ class Cells:
         config |= {"start": key(start.config), "teacher": None if taught is None else key(taught.config)}
         return Job(label, self.name, start.model, start.backbone, config, module, objective, start, taught)
 
-    def widened(self, label: str, model: str, backbone: Backbone, parameters: int) -> Job:
+    def widened(self, label: str, model: str, backbone: Baseline, parameters: int) -> Job:
         """The backbone at the smallest width with at least so many parameters, for as many epochs as two stages."""
         def enough(multiple: int) -> bool:
             wide = dataclasses.replace(backbone, hidden=multiple * backbone.heads)
@@ -86,19 +87,15 @@ class Cells:
     def _shortened(self, settings: Any) -> Any:
         return settings if self.epochs is None else dataclasses.replace(settings, epochs=self.epochs)
 
-    def _config(self, model: str, backbone: Backbone, module: Module | None, objective: hj.Objective) -> dict:
+    def _config(self, model: str, backbone: Baseline, module: Module | None, objective: hj.Objective) -> dict:
         return {"experiment": "gkedm", "version": hj.__version__, "dataset": self.name,
                 "split": self.dataset.meta["split"], "data": fingerprint(self.dataset), "model": model,
                 "backbone": backbone, "module": module, "objective": objective, "seeds": self.seeds}
 
 
-def network(model: str, backbone: Backbone, dataset: hj.Dataset, module: Module | None = None) -> Any:
+def network(model: str, backbone: Baseline, dataset: hj.Dataset, module: Module | None = None) -> Any:
     """The Flax module of a cell."""
-    arguments: dict[str, Any] = {"hidden": backbone.hidden, "layers": backbone.layers, "dropout": backbone.dropout}
-    if model == "GAT":
-        arguments |= {"heads": backbone.heads, "attention_dropout": backbone.attention_dropout}
-    inner = getattr(hj.models, model)(target=dataset.target, num_classes=dataset.num_classes, projection=False,
-                                      norm=False, **arguments)
+    inner = build(model, backbone, dataset)
     if module is None:
         return inner
     return hj.models.GKEDM(backbone=inner, heads=module.heads, positions=module.positions > 0, readout=module.readout,
@@ -155,7 +152,7 @@ def train(job: Job, dataset: hj.Dataset, store: ResultStore, tracker: Tracker, d
     tracker.update(done, f"{name}: compiling")
     start = time.perf_counter()
     stage = job.module or job.backbone
-    optimizer = optax.flatten(optax.chain(optax.add_decayed_weights(stage.l2), optax.adam(stage.learning_rate)))
+    optimizer = coupled_adam(stage.learning_rate, stage.l2)
     initialise, teacher = None, None
     if job.start is not None and job.module is not None:
         optimizer = hj.slow_backbone(optimizer, factor=job.module.backbone_rate)
@@ -185,13 +182,11 @@ def stored(job: Job, store: ResultStore) -> Any:
 
 def prepared(dataset: hj.Dataset, k: int, cache: Path) -> hj.Dataset:
     """The dataset as the cells read it: rows of bags of words sum to 1, and k Laplacian positional encodings."""
-    features = {name: x.row_normalised() if isinstance(x, hj.SparseFeatures) else x
-                for name, x in dataset.graph.features.items()}
-    graph = dataclasses.replace(dataset.graph, features=features)
+    graph = row_normalised(dataset.graph)
     return dataset.with_graph(graph.with_positions(hj.positions.laplacian_positions(graph, k=k, cache=cache)))
 
 
-def backbone_of(model: str, **changes: Any) -> Backbone:
+def backbone_of(model: str, **changes: Any) -> Baseline:
     """The configuration of a backbone. Raises SystemExit for an unknown one."""
     if model not in BACKBONES:
         raise SystemExit(f"--backbones: unknown model {model!r}; configured are {', '.join(BACKBONES)}")

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 import hire_jax as hj
-from experiments import baselines
+from experiments import baselines, networks
 from experiments.configs import baselines as configs
 from experiments.configs import planetoid
 from experiments.reference import hgb
@@ -76,7 +76,7 @@ def test_published_numbers_stand_beside_the_right_metric():
 def test_homogeneous_models_are_built_as_configured(model):
     dataset = hj.load_dataset("citeseer")
     network = planetoid.baseline("cora", model)
-    built = baselines.build(baselines.Job("cora", model, network, {}), dataset)
+    built = networks.build(model, network, dataset)
     assert type(built).__name__ == model and built.num_classes == 6
     if isinstance(built, hj.models.NodeClassifier):
         assert not built.projection and not built.norm and built.hidden == network.hidden

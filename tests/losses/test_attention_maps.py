@@ -158,14 +158,14 @@ def test_derivatives_equal_finite_differences(heads):
 
 
 @pytest.mark.parametrize("heads", ["mean", "assign"])
-def test_jit_equals_eager_and_vmap_equals_a_loop(heads):
+def test_jit_equals_eager_and_vmap_equals_a_loop(heads, users_jit):
     students, teachers = (jnp.asarray(np.stack([attention(s + k, 3) for s in range(3)]), jnp.float32) for k in (0, 9))
     weights = jnp.asarray(np.stack([WEIGHTS, WEIGHTS[::-1], np.ones(8)]), jnp.float32)
     call = jax.value_and_grad(lambda s, t, w: attention_map_kl(s, t, RECEIVERS, 8, weights=w, heads=heads))
     each = [call(*case) for case in zip(students, teachers, weights, strict=True)]
     assert len({round(float(value), 4) for value, _ in each}) == 3
-    together = jax.jit(jax.vmap(call))(students, teachers, weights)
-    compiled = jax.jit(call)(students[0], teachers[0], weights[0])
+    together = users_jit(jax.vmap(call))(students, teachers, weights)
+    compiled = users_jit(call)(students[0], teachers[0], weights[0])
     for ours, one in ((compiled, each[0]), *((jax.tree.map(lambda x, k=k: x[k], together), each[k]) for k in range(3))):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), ours, one)
 

@@ -189,7 +189,7 @@ def stacked(differentiated, *arguments):
 
 
 @pytest.mark.parametrize("loss", CHEAP)
-def test_jit_equals_eager_and_vmap_equals_a_loop_at_40000_rows(loss):
+def test_jit_equals_eager_and_vmap_equals_a_loop_at_40000_rows(loss, users_jit):
     n = 40_000  # above 32768 rows jit(vmap) has been miscompiled
     students = jnp.asarray(features(2, n, 3, seed=7), jnp.float32)
     teachers = 0.5 * students + jnp.asarray(features(2, n, 3, seed=8), jnp.float32)
@@ -201,15 +201,15 @@ def test_jit_equals_eager_and_vmap_equals_a_loop_at_40000_rows(loss):
         np.testing.assert_allclose(values[0], loss(*kept), rtol=1e-5)
 
     size = float(jnp.abs(gradients).max())
-    mapped_values, mapped_gradients = jax.jit(jax.vmap(differentiated))(students, teachers, where)
+    mapped_values, mapped_gradients = users_jit(jax.vmap(differentiated))(students, teachers, where)
     np.testing.assert_allclose(mapped_values, values, rtol=1e-5)
     np.testing.assert_allclose(mapped_gradients, gradients, rtol=1e-4, atol=1e-5 * size)
-    value, gradient = jax.jit(differentiated)(students[0], teachers[0], where[0])
+    value, gradient = users_jit(differentiated)(students[0], teachers[0], where[0])
     np.testing.assert_allclose(value, values[0], rtol=1e-5)
     np.testing.assert_allclose(gradient, gradients[0], rtol=1e-4, atol=1e-5 * size)
 
 
-def test_contrastive_jit_of_vmap_equals_a_loop_over_several_blocks(monkeypatch):
+def test_contrastive_jit_of_vmap_equals_a_loop_over_several_blocks(monkeypatch, users_jit):
     monkeypatch.setattr(contrast, "BLOCK_ENTRIES", 5000)
     n = 301  # 18 blocks of 16 rows and a rest; no other test has this shape, compiled for longer blocks
     students, teachers = (jnp.asarray(features(2, n, 4, seed=seed), jnp.float32) for seed in (10, 11))
@@ -220,12 +220,12 @@ def test_contrastive_jit_of_vmap_equals_a_loop_over_several_blocks(monkeypatch):
     logits = s @ t.T / 0.2
     np.testing.assert_allclose(values[0], np.mean(np.log(np.exp(logits).sum(1)) - np.diag(logits)), rtol=1e-5)
 
-    mapped_values, mapped_gradients = jax.jit(jax.vmap(differentiated))(students, teachers, where)
+    mapped_values, mapped_gradients = users_jit(jax.vmap(differentiated))(students, teachers, where)
     np.testing.assert_allclose(mapped_values, values, rtol=1e-5)
     np.testing.assert_allclose(mapped_gradients, gradients, rtol=1e-4, atol=1e-8)
 
 
-def test_contrastive_at_40000_rows_equals_the_closed_form_of_repeated_rows():
+def test_contrastive_at_40000_rows_equals_the_closed_form_of_repeated_rows(users_jit):
     n, rng = 40_000, np.random.default_rng(12)
     few_s, few_t = features(3, 2, seed=13), features(4, 2, seed=14)
     of_s, of_t = rng.integers(3, size=n), rng.integers(4, size=n)
@@ -234,7 +234,7 @@ def test_contrastive_at_40000_rows_equals_the_closed_form_of_repeated_rows():
     expected = np.mean(np.log(totals)[of_s] - logits[of_s, of_t])
     student, teacher = few_s[of_s].astype("f4"), few_t[of_t].astype("f4")
     eager = contrastive(student, teacher, temperature=0.2)
-    compiled = jax.jit(lambda s, t: contrastive(s, t, temperature=0.2))(student, teacher)
+    compiled = users_jit(lambda s, t: contrastive(s, t, temperature=0.2))(student, teacher)
     np.testing.assert_allclose(eager, expected, rtol=1e-5)
     np.testing.assert_allclose(compiled, eager, rtol=1e-5)
 

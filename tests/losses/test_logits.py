@@ -252,7 +252,7 @@ def test_the_teacher_is_a_constant(loss):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_jit_equals_eager_and_vmap_equals_a_loop(loss):
+def test_jit_equals_eager_and_vmap_equals_a_loop(loss, users_jit):
     shape = (33000, 3)  # above 32768 rows jit(vmap) has been miscompiled
     students = jnp.asarray(logits(3, *shape, seed=7), jnp.float32)
     teachers = jnp.asarray(logits(3, *shape, seed=8), jnp.float32)
@@ -266,13 +266,13 @@ def test_jit_equals_eager_and_vmap_equals_a_loop(loss):
         lambda *parts: jnp.stack(parts),
         *[differentiated(*case) for case in zip(students, teachers, where, strict=True)],
     )
-    mapped_values, mapped_gradients = jax.jit(jax.vmap(differentiated))(students, teachers, where)
+    mapped_values, mapped_gradients = users_jit(jax.vmap(differentiated))(students, teachers, where)
     np.testing.assert_allclose(mapped_values, values, rtol=1e-5)
     np.testing.assert_allclose(mapped_gradients, gradients, rtol=1e-4, atol=1e-6 / shape[0])
     if loss in (soft_target_kl, bernoulli_kl):  # the others are compositions of the same
-        summed = jax.jit(jax.grad(lambda z: jnp.sum(jax.vmap(call)(z, teachers, where))))(students)
+        summed = users_jit(jax.grad(lambda z: jnp.sum(jax.vmap(call)(z, teachers, where))))(students)
         np.testing.assert_allclose(summed, gradients, rtol=1e-4, atol=1e-6 / shape[0])
-    value, gradient = jax.jit(differentiated)(students[0], teachers[0], where[0])
+    value, gradient = users_jit(differentiated)(students[0], teachers[0], where[0])
     np.testing.assert_allclose(value, values[0], rtol=1e-5)
     np.testing.assert_allclose(gradient, gradients[0], rtol=1e-4, atol=1e-6 / shape[0])
 

@@ -157,7 +157,7 @@ def test_the_teacher_is_a_constant(variant):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_jit_equals_eager_and_vmap_equals_a_loop(variant):
+def test_jit_equals_eager_and_vmap_equals_a_loop(variant, users_jit):
     sides = embeddings(9, 3, lead=(4,)), embeddings(10, 5, lead=(4,))  # teacher i with student i
     students, teachers = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), sides)
     where = masks(11)
@@ -168,10 +168,10 @@ def test_jit_equals_eager_and_vmap_equals_a_loop(variant):
     def close(result, expected):
         jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), result, expected)
 
-    close(jax.jit(call)(*seeds[0]), call(*seeds[0]))
-    close(jax.jit(jax.vmap(call))(students, teachers), (values, gradients))
+    close(users_jit(call)(*seeds[0]), call(*seeds[0]))
+    close(users_jit(jax.vmap(call))(students, teachers), (values, gradients))
     mapped = jax.vmap(lambda s, t: loss_of(variant)(s, t, where=where))
-    close(jax.jit(jax.grad(lambda s, t: jnp.sum(mapped(s, t))))(students, teachers), gradients)
+    close(users_jit(jax.grad(lambda s, t: jnp.sum(mapped(s, t))))(students, teachers), gradients)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -330,18 +330,18 @@ def close(result, expected, rtol=1e-4, atol=1e-6):
 
 
 @pytest.mark.parametrize("name", ONE_EACH)
-def test_jit_equals_eager_and_vmap_equals_a_loop(name):
+def test_jit_equals_eager_and_vmap_equals_a_loop(name, users_jit):
     students, teachers = jnp.asarray(rows(7, 3, 8, 3), jnp.float32), jnp.asarray(rows(8, 3, 8, 4), jnp.float32)
     where = jnp.asarray(np.random.default_rng(9).random((3, 8)) < 0.8)
     call = jax.value_and_grad(lambda s, t, mask: LOSSES[name](s, t, where=mask))
     each = [call(*case) for case in zip(students, teachers, where, strict=True)]
     expected = jax.tree.map(lambda *parts: jnp.stack(parts), *each)
     assert (expected[0] > 0).all()
-    close(jax.jit(call)(students[0], teachers[0], where[0]), each[0])
-    close(jax.jit(jax.vmap(call))(students, teachers, where), expected)
+    close(users_jit(call)(students[0], teachers[0], where[0]), each[0])
+    close(users_jit(jax.vmap(call))(students, teachers, where), expected)
 
 
-def test_typed_and_attention_jit_equals_eager_and_vmap_equals_a_loop():
+def test_typed_and_attention_jit_equals_eager_and_vmap_equals_a_loop(users_jit):
     student = {t: jnp.asarray(rows(i, 3, n, 3), jnp.float32) for i, (t, n) in enumerate(NODES.items())}
     teacher = {t: jnp.asarray(rows(i + 5, 3, n, 4), jnp.float32) for i, (t, n) in enumerate(NODES.items())}
     typed = jax.value_and_grad(lambda s, t: typed_local_structure(s, t, TYPED_EDGES))
@@ -351,11 +351,11 @@ def test_typed_and_attention_jit_equals_eager_and_vmap_equals_a_loop():
         each = [call(*jax.tree.map(lambda x, i=i: x[i], tuple(sides))) for i in range(3)]
         expected = jax.tree.map(lambda *parts: jnp.stack(parts), *each)
         assert (expected[0] > 0).all()
-        close(jax.jit(jax.vmap(call))(*sides), expected)
-        close(jax.jit(call)(*jax.tree.map(lambda x: x[0], tuple(sides))), each[0])
+        close(users_jit(jax.vmap(call))(*sides), expected)
+        close(users_jit(call)(*jax.tree.map(lambda x: x[0], tuple(sides))), each[0])
 
 
-def test_many_rows():
+def test_many_rows(users_jit):
     """Above 32768 rows jit has been miscompiled. `similarity_preserving` is quadratic, and is sampled here."""
     n, key = 40_000, jax.random.key(3)
     student, teacher = jnp.asarray(rows(10, n, 3), jnp.float32), jnp.asarray(rows(11, n, 4), jnp.float32)
@@ -376,7 +376,7 @@ def test_many_rows():
         call = jax.value_and_grad(loss)
         value, gradient = call(*sides, where)
         assert np.isfinite(value) and value != 0 and (gradient != 0).any()
-        close(jax.jit(call)(*sides, where), (value, gradient), rtol=1e-4, atol=1e-8)
+        close(users_jit(call)(*sides, where), (value, gradient), rtol=1e-4, atol=1e-8)
 
 
 def test_cosines_of_many_rows_equal_the_matrix_in_blocks():

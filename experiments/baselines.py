@@ -18,7 +18,6 @@ Examples:
 
 import dataclasses
 import itertools
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ import numpy as np
 from rich.console import Console
 
 import hire_jax as hj
+from experiments.cells import train_cell
 from experiments.configs import baselines as configs
 from experiments.configs import planetoid
 from experiments.configs.baselines import Baseline
@@ -154,23 +154,13 @@ def run(jobs: list[Job], dataset: hj.Dataset, settings: Settings, store: ResultS
 
 def train(job: Job, dataset: hj.Dataset, settings: Settings, store: ResultStore, tracker: Tracker, done: int) -> None:
     """Trains one cell and puts it on disk."""
-    name = f"{job.dataset}, {job.model}"
-
-    def progress(epoch: int, history: Mapping[str, np.ndarray]) -> None:
-        best = 100 * np.nanmean(np.nanmax(history[job.network.monitor], axis=1))
-        tracker.update(done + epoch, f"{name}: epoch {epoch}, best validation {best:.1f} %")
-
-    tracker.update(done, f"{name}: compiling")
-    start = time.perf_counter()
     network = job.network
     optimizer = coupled_adam(network.learning_rate, network.l2) if network.l2 else None
-    result = hj.fit(build(job.model, network, dataset), prepare(job, dataset), seeds=job.config["seeds"],
-                    epochs=network.epochs, patience=network.patience, monitor=network.monitor,
-                    learning_rate=network.learning_rate, weight_decay=network.weight_decay, optimizer=optimizer,
-                    devices=settings.devices, progress=progress)
-    store.append(job.config, seeds=result.seeds, metrics=result.metrics, history=result.history,
-                 facts={"parameters": result.num_parameters, "compile_seconds": result.compile_seconds,
-                        "train_seconds": result.seconds}, seconds=time.perf_counter() - start)
+    train_cell(f"{job.dataset}, {job.model}", job.config, store, tracker, done,
+               model=build(job.model, network, dataset), dataset=prepare(job, dataset), seeds=job.config["seeds"],
+               epochs=network.epochs, patience=network.patience, monitor=network.monitor,
+               learning_rate=network.learning_rate, weight_decay=network.weight_decay, optimizer=optimizer,
+               devices=settings.devices)
 
 
 def prepare(job: Job, dataset: hj.Dataset) -> hj.Dataset:

@@ -6,19 +6,16 @@ those first, and keeps the parameters of all that another cell needs.
 
 import bisect
 import dataclasses
-import time
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import flax.traverse_util
 import jax
-import jax.numpy as jnp
-import numpy as np
 from rich.console import Console
 
 import hire_jax as hj
+from experiments.cells import stored_parameters, train_cell
 from experiments.configs.baselines import Baseline
 from experiments.configs.gkedm import BACKBONES, ROOTED, Module
 from experiments.console import Tracker, track
@@ -26,8 +23,6 @@ from experiments.fingerprint import fingerprint
 from experiments.keys import key
 from experiments.networks import build, coupled_adam, row_normalised
 from experiments.store import ResultStore
-
-MONITOR: Literal["val_accuracy"] = "val_accuracy"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,41 +138,19 @@ def run(ordered: Mapping[str, Job], datasets: Mapping[str, hj.Dataset], store: R
 def train(job: Job, dataset: hj.Dataset, store: ResultStore, tracker: Tracker, done: int, *, devices: int | None,
           keep: bool, record: bool) -> None:
     """Trains one cell and puts it on disk, its parameters before its line."""
-    name = f"{job.dataset}, {job.model}, {job.label}"
-
-    def progress(epoch: int, history: Mapping[str, np.ndarray]) -> None:
-        best = 100 * np.nanmean(np.nanmax(history[MONITOR], axis=1))
-        tracker.update(done + epoch, f"{name}: epoch {epoch}, best validation {best:.1f} %")
-
-    tracker.update(done, f"{name}: compiling")
-    start = time.perf_counter()
     stage = job.module or job.backbone
     optimizer = coupled_adam(stage.learning_rate, stage.l2)
     initialise, teacher = None, None
     if job.start is not None and job.module is not None:
         optimizer = hj.slow_backbone(optimizer, factor=job.module.backbone_rate)
-        initialise = partial(hj.lift, backbone=stored(job.start, store))
+        initialise = partial(hj.lift, backbone=stored_parameters(job.start.config, store))
     if job.teacher is not None:
         expert = network(job.teacher.model, job.teacher.backbone, dataset, job.teacher.module)
-        teacher = hj.predict(expert, stored(job.teacher, store), dataset.graph, attention=True)
-    result = hj.fit(network(job.model, job.backbone, dataset, job.module), dataset, objective=job.objective,
-                    teacher=teacher, seeds=job.config["seeds"], epochs=job.epochs, patience=stage.patience,
-                    optimizer=optimizer, monitor=MONITOR, devices=devices, progress=progress, initialise=initialise)
-    if keep:
-        store.save_arrays(key(job.config), flax.traverse_util.flatten_dict(result.params, sep="/"))
-    if record:
-        epochs = float(np.sum(result.metrics["epochs"]))
-        store.append(job.config, seeds=result.seeds, metrics=result.metrics, history=result.history,
-                     facts={"parameters": result.num_parameters, "compile_seconds": result.compile_seconds,
-                            "train_seconds": result.seconds, "milliseconds_per_step": 1000 * result.seconds / epochs},
-                     seconds=time.perf_counter() - start)
-
-
-def stored(job: Job, store: ResultStore) -> Any:
-    """The parameters of a finished cell that another one needs."""
-    arrays = store.load_arrays(key(job.config))
-    assert arrays is not None, "run() trains a cell that another one needs whenever its parameters are missing"
-    return flax.traverse_util.unflatten_dict({name: jnp.asarray(x) for name, x in arrays.items()}, sep="/")
+        teacher = hj.predict(expert, stored_parameters(job.teacher.config, store), dataset.graph, attention=True)
+    train_cell(f"{job.dataset}, {job.model}, {job.label}", job.config, store, tracker, done, keep=keep, record=record,
+               model=network(job.model, job.backbone, dataset, job.module), dataset=dataset, objective=job.objective,
+               teacher=teacher, seeds=job.config["seeds"], epochs=job.epochs, patience=stage.patience,
+               optimizer=optimizer, monitor="val_accuracy", devices=devices, initialise=initialise)
 
 
 def prepared(dataset: hj.Dataset, k: int, cache: Path) -> hj.Dataset:

@@ -12,18 +12,16 @@ Examples:
 """
 
 import dataclasses
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import flax.traverse_util
 import jax
 import jax.numpy as jnp
-import numpy as np
 from rich.console import Console
 
 import hire_jax as hj
+from experiments.cells import stored_parameters, train_cell
 from experiments.configs.hire import DISTILLATION, TRAINING, Distillation, Network
 from experiments.console import Tracker, track
 from experiments.fingerprint import fingerprint
@@ -175,37 +173,19 @@ def run(jobs: list[Job], settings: Settings, dataset: hj.Dataset, store: ResultS
 
 def train(job: Job, settings: Settings, dataset: hj.Dataset, store: ResultStore, teacher: hj.ModelOutput | None,
           tracker: Tracker, done: int) -> hj.FitResult:
-    """Trains one cell and puts it on disk; a teacher's parameters before its line, so that none is without."""
-    name = f"{job.model}, {job.label}"
+    """Trains one cell and puts it on disk, a teacher with its parameters."""
     # Exact agreement of all labels is rare where a node has several, so there F1 decides.
-    monitor: Literal["val_accuracy", "val_macro_f1"] = "val_macro_f1" if dataset.multilabel else "val_accuracy"
-
-    def progress(epoch: int, history: Mapping[str, np.ndarray]) -> None:
-        best = 100 * np.nanmean(np.nanmax(history[monitor], axis=1))
-        tracker.update(done + epoch, f"{name}: epoch {epoch}, best validation {best:.1f} %")
-
-    tracker.update(done, f"{name}: compiling")
-    start = time.perf_counter()
-    result = hj.fit(build(job, settings, dataset), dataset, objective=job.objective, teacher=teacher,
-                    seeds=settings.seeds, epochs=job.network.epochs, patience=job.network.patience, monitor=monitor,
-                    learning_rate=job.network.learning_rate, weight_decay=job.network.weight_decay,
-                    devices=settings.devices, progress=progress)
-    if job.label == "teacher":
-        store.save_arrays(key(job.config), flax.traverse_util.flatten_dict(result.params, sep="/"))
-    store.append(job.config, seeds=result.seeds, metrics=result.metrics, history=result.history,
-                 facts={"parameters": result.num_parameters, "compile_seconds": result.compile_seconds,
-                        "train_seconds": result.seconds}, seconds=time.perf_counter() - start)
-    return result
+    return train_cell(f"{job.model}, {job.label}", job.config, store, tracker, done, keep=job.label == "teacher",
+                      model=build(job, settings, dataset), dataset=dataset, objective=job.objective, teacher=teacher,
+                      seeds=settings.seeds, epochs=job.network.epochs, patience=job.network.patience,
+                      monitor="val_macro_f1" if dataset.multilabel else "val_accuracy",
+                      learning_rate=job.network.learning_rate, weight_decay=job.network.weight_decay,
+                      devices=settings.devices)
 
 
 def teacher_outputs(teacher: Job, settings: Settings, dataset: hj.Dataset, store: ResultStore) -> hj.ModelOutput:
     """The outputs of a teacher trained in an earlier run, from its stored parameters."""
-    arrays = store.load_arrays(key(teacher.config))
-    if arrays is None:
-        raise SystemExit(f"{settings.out}: the teacher {key(teacher.config)} is finished but its parameters are "
-                         "missing; remove its line and its students' from results.jsonl to train them again")
-    params = flax.traverse_util.unflatten_dict({name: jnp.asarray(x) for name, x in arrays.items()}, sep="/")
-    return hj.predict(build(teacher, settings, dataset), params, dataset.graph)
+    return hj.predict(build(teacher, settings, dataset), stored_parameters(teacher.config, store), dataset.graph)
 
 
 def build(job: Job, settings: Settings, dataset: hj.Dataset) -> Any:

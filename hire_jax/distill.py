@@ -7,11 +7,10 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from hire_jax import losses
+from hire_jax import terms
 from hire_jax.supervised import cross_entropy
+from hire_jax.terms import Edges
 
-EdgeType = tuple[str, str, str]
-Edges = Mapping[EdgeType, tuple[jax.Array, jax.Array]]
 Weight = float | Callable[[jax.Array], Any]  # a number, or an optax schedule over epochs
 TERMS = ("supervised", "soft_target_kl", "type_pair_correlation", "attention_map_kl")
 LATER: Any = {"omit_default": True}  # settings added later: left out of a cell's key while they are the default
@@ -35,12 +34,15 @@ class Objective:
       type_pair_correlation: weight beta of the relation-level term.
       attention_map_kl: weight of the attention term: maps of the last layer that has some, over all edges into the
         target, a node's own included, before attention dropout.
-      temperature: T of the node-level term.
+      others: {name: weight} of losses of other papers, to compare with or to add: reverse_kl, jensen_shannon, dist,
+        logit_mse on logits; attention_transfer, linear_cka, rkd_distance, similarity_preserving on the target's rows
+        that the classifier reads; typed_local_structure on the layers of the relation-level term. `losses` has each.
+      temperature: T of the node-level term, and of others that have one.
       label_smoothing: of the cross-entropy.
       variant: of `losses.type_pair_correlation`: "all_pairs", "prototype" or "edges".
       layers: indices into `ModelOutput.hidden` (0 is the input projection) the relation-level term matches,
         or None for all layers between input projection and last. The last layer knows the target type only.
-      distil_rows: "all" target nodes (transductive) or "train" nodes only, for the node-level term.
+      distil_rows: "all" target nodes (transductive) or "train" nodes only, for the node-level term and the others.
       attention_heads: which heads are compared: `heads` of `losses.attention_map_kl`.
       attention_weights: weighs each node of the attention term by how sharp the teacher's attention is ("entropy":
         `losses.attention_reliability`) or by its number of edges ("degree").
@@ -71,10 +73,15 @@ class Objective:
     group_weights: Mapping[Any, float] | tuple[tuple[Any, float], ...] = dataclasses.field(default=(), metadata=LATER)
     uncertainty: bool = dataclasses.field(default=False, metadata=LATER)
     pcgrad: bool = dataclasses.field(default=False, metadata=LATER)
+    others: Mapping[str, Weight] | tuple[tuple[str, Weight], ...] = dataclasses.field(default=(), metadata=LATER)
 
     def __post_init__(self) -> None:
-        for name in TERMS:
-            weight = getattr(self, name)
+        object.__setattr__(self, "others", tuple(sorted(dict(self.others).items())))  # hashable
+        for name in dict(self.others):
+            if name not in terms.OTHERS:
+                raise ValueError(f"others names {name!r}; it takes {', '.join(terms.OTHERS)}")
+        for name in self._names:
+            weight = self.weight(name)
             if not callable(weight) and not weight >= 0:
                 raise ValueError(f"{name} is the weight of a term and must be >= 0, got {weight}")
         if not self.temperature > 0:
@@ -102,7 +109,16 @@ class Objective:
     @property
     def terms(self) -> tuple[str, ...]:
         """The names of the terms that are computed."""
-        return tuple(name for name in TERMS if callable(getattr(self, name)) or getattr(self, name) > 0)
+        weights = {name: self.weight(name) for name in self._names}
+        return tuple(name for name, weight in weights.items() if callable(weight) or weight > 0)
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return (*TERMS, *dict(self.others))
+
+    def weight(self, term: str) -> Weight:
+        """The weight of a term: a number, or a function of the epoch."""
+        return dict(self.others)[term] if term not in TERMS else getattr(self, term)
 
     @property
     def needs_teacher(self) -> bool:
@@ -135,16 +151,16 @@ class Objective:
           ValueError: no teacher for a term that needs one, no layer two node types of both can be matched at, a
             group weight for a type or relation that no matched layer has.
         """
-        terms = self.unweighted(student, labels, teacher=teacher, where=where, edges=edges)
-        weighted = self.weighted(terms, epoch=epoch, log_variances=log_variances)
-        return sum(weighted.values(), jnp.zeros(())), terms
+        values = self.unweighted(student, labels, teacher=teacher, where=where, edges=edges)
+        weighted = self.weighted(values, epoch=epoch, log_variances=log_variances)
+        return sum(weighted.values(), jnp.zeros(())), values
 
-    def weighted(self, terms: Mapping[str, jax.Array], *, epoch: jax.Array | int = 0,
+    def weighted(self, values: Mapping[str, jax.Array], *, epoch: jax.Array | int = 0,
                  log_variances: Mapping[str, jax.Array] | None = None) -> dict[str, jax.Array]:
         """What each term adds to the total: its weight at `epoch` times its value, learned weights included."""
         added = {}
-        for name, value in terms.items():
-            weight = getattr(self, name)
+        for name, value in values.items():
+            weight = self.weight(name)
             weight = weight(jnp.asarray(epoch)) if callable(weight) else weight
             on = jnp.asarray(weight) != 0  # a schedule may be at 0: then nothing is added, and nothing learned
             value = weight * jnp.where(on, value, 0)
@@ -161,95 +177,20 @@ class Objective:
         if self.needs_teacher and teacher is None:
             named = ", ".join(name for name in self.terms if name != "supervised")
             raise ValueError(f"terms that need a teacher have a weight ({named}), but no teacher is given")
-        values = {}
+        values, rows = {}, where if self.distil_rows == "train" else None
         for name in self.terms:
             if name == "supervised":
                 values[name] = cross_entropy(student.logits, labels, label_smoothing=self.label_smoothing, where=where)
             elif name == "soft_target_kl":
-                divergence = losses.soft_target_kl if labels.ndim == 1 else losses.bernoulli_kl
-                values[name] = divergence(student.logits, teacher.logits, temperature=self.temperature,
-                                          where=where if self.distil_rows == "train" else None,
-                                          weights=self._reliability(teacher.logits, labels, where))
+                values[name] = terms.node_level(student, teacher, labels, temperature=self.temperature, where=rows,
+                                                reliability=self.reliability, known=where)
             elif name == "type_pair_correlation":
-                values[name] = self._relation(student.hidden, teacher.hidden, edges)
+                values[name] = terms.relation_level(student, teacher, layers=self.layers, variant=self.variant,
+                                                    edges=edges, group_weights=dict(self.group_weights))
+            elif name == "attention_map_kl":
+                values[name] = terms.attention_maps(student, teacher, edges=edges, heads=self.attention_heads,
+                                                    weighing=self.attention_weights)
             else:
-                values[name] = self._attention(student, teacher, edges)
+                values[name] = terms.other(name, student, teacher, labels, temperature=self.temperature, where=rows,
+                                           layers=self.layers, edges=edges)
         return values
-
-    def _reliability(self, logits: jax.Array, labels: jax.Array, where: jax.Array | None) -> jax.Array | None:
-        if self.reliability == "entropy":
-            return losses.entropy_reliability(logits, temperature=self.temperature, multilabel=labels.ndim == 2)
-        if self.reliability == "correctness":
-            if where is not None:  # the labels of other nodes are not to be seen
-                labels = jnp.where(where if labels.ndim == 1 else where[:, None], labels, -1)
-            return losses.correctness_reliability(logits, labels)
-        return None
-
-    def _relation(self, student: Any, teacher: Any, edges: Edges | None) -> jax.Array:
-        """The relation-level term: mean over the matched layers."""
-        weights, values, known = dict(self.group_weights), [], set()
-        for s, t in self._matched_layers(student, teacher):
-            within = self._edges_within(edges, s)
-            groups = [e for e in within if e[0] != e[2]] if within is not None else list(s)
-            known |= set(groups)
-            values.append(losses.type_pair_correlation(s, t, variant=self.variant, edges=within,
-                                                       weights={g: w for g, w in weights.items() if g in groups}))
-        unknown = sorted(set(weights) - known, key=repr)
-        if unknown:
-            listed = sorted(known, key=repr)
-            raise ValueError(f"group_weights names {unknown[0]!r}, but the matched layers have {listed}")
-        return sum(values, jnp.zeros(())) / len(values)
-
-    def _attention(self, student: Any, teacher: Any, edges: Edges | None) -> jax.Array:
-        """The attention term, on the last layer with attention of each."""
-        maps: list[dict] = [next((layer for layer in reversed(side.attention) if layer), {})
-                            for side in (student, teacher)]
-        if not maps[0] or set(maps[0]) != set(maps[1]):
-            raise ValueError("attention_map_kl compares attention over the same relations, but the last layers with "
-                             f"attention have {sorted(maps[0])} in the student and {sorted(maps[1])} in the teacher")
-        nodes = student.logits.shape[0]
-        known, receivers = edges or {}, []
-        for edge_type, weights in maps[0].items():
-            own = edge_type[0] == edge_type[2] and edge_type[1] == "self"
-            if not own and edge_type not in known:
-                raise ValueError(f"attention_map_kl needs edges[{edge_type}], got edges of {sorted(known)}")
-            receivers.append(jnp.arange(weights.shape[0]) if own else known[edge_type][1])
-        to = jnp.concatenate(receivers)
-        s, t = (jnp.concatenate([side[edge_type] for edge_type in maps[0]]) for side in maps)
-        importance = None
-        if self.attention_weights == "entropy":
-            importance = losses.attention_reliability(t, to, nodes)
-        elif self.attention_weights == "degree":
-            importance = jnp.zeros(nodes).at[to].add(1.0)
-        return losses.attention_map_kl(s, t, to, nodes, heads=self.attention_heads, weights=importance)
-
-    def _edges_within(self, edges: Edges | None, layer: dict) -> Edges | None:
-        if self.variant != "edges" or edges is None:
-            return None
-        return {edge_type: ends for edge_type, ends in edges.items() if edge_type[0] in layer and edge_type[2] in layer}
-
-    def _matched_layers(self, student: Any, teacher: Any) -> list[tuple[dict, dict]]:
-        """[(student layer, teacher layer)], both cut to the node types they share."""
-        if not len(teacher):
-            raise ValueError("the teacher has no hidden embeddings for type_pair_correlation to match; a mean_teacher "
-                             "has some with hidden_of=, a RandomTeacher where all its teachers have one form")
-        if self.layers is None and len(student) != len(teacher):
-            raise ValueError(f"student and teacher have {len(student)} and {len(teacher)} hidden layers; "
-                             "name the layers to match with layers=")
-        chosen = range(1, len(student) - 1) if self.layers is None else self.layers
-        pairs = []
-        for layer in chosen:
-            if not -min(len(student), len(teacher)) <= layer < min(len(student), len(teacher)):
-                raise ValueError(f"layers names hidden layer {layer}, but student and teacher have {len(student)} "
-                                 f"and {len(teacher)}")
-            shared = [name for name in student[layer] if name in teacher[layer]]
-            if len(shared) < 2:
-                raise ValueError(f"hidden layer {layer} has only the node types {shared} in student and teacher, and "
-                                 "a correlation needs two; where the graph has more, match a layer further from "
-                                 "the output")
-            pairs.append(({name: student[layer][name] for name in shared},
-                          {name: teacher[layer][name] for name in shared}))
-        if not pairs:
-            raise ValueError(f"a model with {len(student) - 1} layers has none between input projection and output; "
-                             "match the input projection with layers=(0,)")
-        return pairs

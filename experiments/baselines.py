@@ -22,7 +22,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from rich.console import Console
 
@@ -35,12 +34,11 @@ from experiments.console import Tracker, track
 from experiments.fingerprint import fingerprint
 from experiments.keys import key
 from experiments.memory import use_heap_for_large_arrays
-from experiments.networks import build, coupled_adam, row_normalised
+from experiments.networks import build, coupled_adam, prepared
 from experiments.reference import hgb
 from experiments.reference import planetoid as homogeneous
 from experiments.settings import TrainingSettings, resumable
 from experiments.store import Cell, ResultStore
-from hire_jax import metapaths
 
 TUNING_SEEDS = 3
 MODELS = tuple(dict.fromkeys((*configs.MODELS, *planetoid.START)))
@@ -90,7 +88,7 @@ def main(settings: Settings, console: Console | None = None) -> dict[tuple[str, 
     cells: dict[tuple[str, str], Cell] = {}
     with resumable(settings.out, console):
         for name in settings.datasets:
-            dataset = load(name, settings)
+            dataset = load(name, settings.root)
             jobs = plan(name, dataset, settings)
             console.print(f"{dataset!r}\n{len(jobs)} cells; results in {settings.out}", soft_wrap=True, highlight=False)
             if not settings.render:
@@ -105,10 +103,10 @@ def main(settings: Settings, console: Console | None = None) -> dict[tuple[str, 
     return cells
 
 
-def load(name: str, settings: Settings) -> hj.Dataset:
+def load(name: str, root: Path | None) -> hj.Dataset:
     """A dataset of NAME or NAME/SPLIT."""
     name, _, split = name.partition("/")
-    return hj.load_dataset(name, root=settings.root, split=split or None)
+    return hj.load_dataset(name, root=root, split=split or None)
 
 
 def plan(name: str, dataset: hj.Dataset, settings: Settings) -> list[Job]:
@@ -157,32 +155,10 @@ def train(job: Job, dataset: hj.Dataset, settings: Settings, store: ResultStore,
     network = job.network
     optimizer = coupled_adam(network.learning_rate, network.l2) if network.l2 else None
     train_cell(f"{job.dataset}, {job.model}", job.config, store, tracker, done,
-               model=build(job.model, network, dataset), dataset=prepare(job, dataset), seeds=job.config["seeds"],
-               epochs=network.epochs, patience=network.patience, monitor=network.monitor,
+               model=build(job.model, network, dataset), dataset=prepared(job.model, network, dataset),
+               seeds=job.config["seeds"], epochs=network.epochs, patience=network.patience, monitor=network.monitor,
                learning_rate=network.learning_rate, weight_decay=network.weight_decay, optimizer=optimizer,
                devices=settings.devices)
-
-
-def prepare(job: Job, dataset: hj.Dataset) -> hj.Dataset:
-    """The dataset in the form the model reads: features chosen, metapaths composed, features propagated."""
-    graph = dataset.graph
-    if job.network.row_normalised:
-        graph = row_normalised(graph)
-    if job.network.features != "all":
-        graph = graph.keep_features([dataset.target] if job.network.features == "target" else [])
-    if job.model == "HAN":
-        graph = metapaths.metapath_graph(graph, dataset.target)
-    elif job.model == "SeHGNN":
-        graph = metapaths.propagated_graph(graph, dataset.target, hops=job.network.hops,
-                                           labels=training_labels(dataset), label_hops=job.network.label_hops)
-    return dataset.with_graph(graph)
-
-
-def training_labels(dataset: hj.Dataset) -> np.ndarray:
-    """float32[N, C]: the labels of training nodes, zeros elsewhere."""
-    labels = np.asarray(dataset.labels)
-    hot = labels if dataset.multilabel else np.asarray(jax.nn.one_hot(labels, dataset.num_classes))
-    return np.where(np.asarray(dataset.splits["train"])[:, None], hot, 0).astype(np.float32)
 
 
 # --------------------------------------------------------------------------------------------- reports

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 from rich.console import Console
 
 import hire_jax as hj
@@ -21,7 +20,7 @@ from experiments.configs.gkedm import BACKBONES, ROOTED, Module
 from experiments.console import Tracker, track
 from experiments.fingerprint import fingerprint
 from experiments.keys import key
-from experiments.networks import build, coupled_adam, row_normalised
+from experiments.networks import build, count_parameters, coupled_adam, row_normalised
 from experiments.store import ResultStore
 
 
@@ -95,12 +94,6 @@ def network(model: str, backbone: Baseline, dataset: hj.Dataset, module: Module 
         return inner
     return hj.models.GKEDM(backbone=inner, heads=module.heads, positions=module.positions > 0, readout=module.readout,
                            residual=model in ROOTED, attention_dropout=module.attention_dropout)
-
-
-def count_parameters(model: Any, dataset: hj.Dataset) -> int:
-    """Number of trained numbers, from shapes alone."""
-    shapes = jax.eval_shape(model.init, jax.random.key(0), dataset.graph)
-    return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
 
 def with_needed(jobs: Iterable[Job]) -> dict[str, Job]:

@@ -17,12 +17,13 @@ import numpy as np
 
 import hire_jax as hj
 from experiments.configs.gkedm import DISTILLATION, MODULE, STUDENT_HIDDEN
-from experiments.gkedm_cells import Cells, Job, backbone_of, count_parameters, network
+from experiments.gkedm_cells import Cells, Job, backbone_of, network
+from experiments.networks import count_parameters
+from experiments.statistics import ROUNDING, holm
 
 ALPHAS = (0.0, 0.01, 0.1, 1.0, 10.0)
 DEPTHS = (2, 4, 8, 16)
 NEAR = 0.01  # C5: "near" is within one point of accuracy
-ROUNDING = 3e-7  # accuracies are float32 fractions
 
 Scores = Mapping[str, np.ndarray]  # {label: test accuracy [S]}
 
@@ -121,15 +122,6 @@ def findings(claim: Claim, scores: Mapping[tuple[str, str], Scores]) -> list[Fin
              for name, d in ((name, claim.difference(by_label)) for name, by_label in scores.items())}
     corrected = holm([found.p_value for found in pairs.values()])
     return [Finding(*name, found, p) for (name, found), p in zip(pairs.items(), corrected, strict=True)]
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction of several p values, in their order."""
-    order = np.argsort(p_values, kind="stable")
-    steps = np.asarray(p_values)[order] * np.arange(len(p_values), 0, -1)
-    corrected = np.empty(len(p_values))
-    corrected[order] = np.minimum(1, np.maximum.accumulate(steps))
-    return [float(p) for p in corrected]
 
 
 def verdict(found: Sequence[Finding]) -> str:

@@ -1,12 +1,15 @@
-"""From a `Baseline` to what trains it: the Flax module, its optimizer, and features as it reads them."""
+"""From a `Baseline` to what is trained: the Flax module, its optimizer, and the graph as it reads it."""
 
 import dataclasses
 from typing import Any
 
+import jax
+import numpy as np
 import optax
 
 import hire_jax as hj
 from experiments.configs.baselines import Baseline
+from hire_jax import metapaths
 
 
 def build(model: str, network: Baseline, dataset: hj.Dataset) -> Any:
@@ -39,3 +42,31 @@ def row_normalised(graph: hj.HeteroGraph) -> hj.HeteroGraph:
     """The graph with rows of sparse features (bags of words) that sum to 1."""
     return dataclasses.replace(graph, features={name: x.row_normalised() if isinstance(x, hj.SparseFeatures) else x
                                                 for name, x in graph.features.items()})
+
+
+def count_parameters(model: Any, dataset: hj.Dataset) -> int:
+    """Number of trained numbers, from shapes alone."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0), dataset.graph)
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+
+
+def prepared(model: str, network: Baseline, dataset: hj.Dataset) -> hj.Dataset:
+    """The dataset in the form the model reads: features chosen, metapaths composed, features propagated."""
+    graph = dataset.graph
+    if network.row_normalised:
+        graph = row_normalised(graph)
+    if network.features != "all":
+        graph = graph.keep_features([dataset.target] if network.features == "target" else [])
+    if model == "HAN":
+        graph = metapaths.metapath_graph(graph, dataset.target)
+    elif model == "SeHGNN":
+        graph = metapaths.propagated_graph(graph, dataset.target, hops=network.hops, labels=training_labels(dataset),
+                                           label_hops=network.label_hops)
+    return dataset.with_graph(graph)
+
+
+def training_labels(dataset: hj.Dataset) -> np.ndarray:
+    """float32[N, C]: the labels of training nodes, zeros elsewhere."""
+    labels = np.asarray(dataset.labels)
+    hot = labels if dataset.multilabel else np.asarray(jax.nn.one_hot(labels, dataset.num_classes))
+    return np.where(np.asarray(dataset.splits["train"])[:, None], hot, 0).astype(np.float32)

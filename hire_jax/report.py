@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -221,6 +222,20 @@ class ResultsTable:
         body = "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *lines))
         return (f"### {self.title}\n\n" if self.title else "") + body + f"\n\n{self.note}\n"
 
+    def to_latex(self) -> str:
+        """A `tabular` with booktabs' rules, a model above its rows as in terminals, the note as a comment below."""
+        header, *lines = ([_latex(text) for text in line] for line in self.texts())
+        body: list[str] = []
+        above = None
+        for model, *line in lines:
+            if model != above:
+                body.append((r"\midrule" + "\n" if body else "") + rf"\multicolumn{{{len(line)}}}{{l}}{{{model}}} \\")
+            above = model
+            body.append(" & ".join(line) + r" \\")
+        columns = "l" + "r" * (len(header) - 2)
+        return "\n".join([rf"\begin{{tabular}}{{{columns}}}", r"\toprule", " & ".join(header[1:]) + r" \\", r"\midrule",
+                          *body, r"\bottomrule", r"\end{tabular}", f"% {self.title}: {self.note}", ""])
+
     def to_csv(self) -> str:
         """The same rows as numbers: fractions with six decimals, empty where a value does not exist."""
         lines: list[dict[str, Any]] = []
@@ -311,6 +326,14 @@ def sample_sd(values: NDArray[np.float64]) -> float:
 def _mean_sd(mean: float, sd: float, sign: str = "") -> str:
     text = f"{round(100 * mean, 1) + 0.0:{sign}.1f}"  # adding zero turns -0.0 into 0.0
     return text if math.isnan(sd) else f"{text} ± {100 * sd:.1f}"
+
+
+def _latex(text: str) -> str:
+    """Text with LaTeX's special characters escaped, and numbers with their sign in math mode."""
+    for plain, escaped in (("\\", r"\textbackslash "), ("&", r"\&"), ("%", r"\%"), ("_", r"\_"), ("#", r"\#"),
+                           ("$", r"\$"), (" ± ", r" $\pm$ "), ("<", "$<$")):
+        text = text.replace(plain, escaped)
+    return re.sub(r"(?<![\w.])([+-])(?=\d)", r"$\1$", text)
 
 
 def _number(value: float | int) -> float | int | None:

@@ -80,7 +80,7 @@ def test_homogeneous_models_are_built_as_configured(model):
     assert type(built).__name__ == model and built.num_classes == 6
     if isinstance(built, hj.models.NodeClassifier):
         assert not built.projection and not built.norm and built.hidden == network.hidden
-    rows = baselines.prepare(baselines.Job("cora", model, network, {}), dataset).graph.features["node"].todense()
+    rows = networks.prepared(model, network, dataset).graph.features["node"].todense()
     np.testing.assert_allclose(rows.sum(axis=1)[np.asarray(dataset.labels) >= 0], 1, rtol=1e-5)
 
 
@@ -102,13 +102,13 @@ def test_the_grid_leaves_out_what_changes_nothing(monkeypatch):
                                                 ("none", set())])
 def test_features_are_kept_as_configured(features, kept):
     dataset = hj.load_dataset("imdb_gtn")
-    job = baselines.Job("imdb_gtn", "RGCN", configs.Baseline(features=features), {})
-    assert set(baselines.prepare(job, dataset).graph.features) == kept
+    read = networks.prepared("RGCN", configs.Baseline(features=features), dataset)
+    assert set(read.graph.features) == kept
 
 
 def test_only_training_labels_are_propagated():
     dataset = hj.load_dataset("imdb_gtn")
-    hot = baselines.training_labels(dataset)
+    hot = networks.training_labels(dataset)
     train = np.asarray(dataset.splits["train"])
     assert np.array_equal(hot.sum(axis=1), train) and np.array_equal(hot.argmax(axis=1)[train], dataset.labels[train])
 

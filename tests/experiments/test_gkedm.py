@@ -10,9 +10,10 @@ from rich.console import Console
 import hire_jax as hj
 from experiments import gkedm, gkedm_cells, gkedm_claims, gkedm_figures
 from experiments.configs.gkedm import BACKBONES, DISTILLATION, MODULE
-from experiments.gkedm_cells import Cells, backbone_of, count_parameters, network
-from experiments.gkedm_claims import CLAIMS, Finding, findings, holm, verdict
+from experiments.gkedm_cells import Cells, backbone_of, network
+from experiments.gkedm_claims import CLAIMS, Finding, findings, verdict
 from experiments.keys import key
+from experiments.networks import count_parameters
 from experiments.store import ResultStore
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -44,14 +45,6 @@ def dataset(tmp_path_factory):
 
 
 # ------------------------------------------------------------------------------------------------------- verdicts
-
-
-def test_holm_by_a_known_example():
-    """Four tests: 0.005 and 0.01 stay below 0.05, 0.03 and 0.04 do not."""
-    np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
-    np.testing.assert_allclose(holm([0.04, 0.01]), [0.04, 0.02])
-    assert holm([0.7, 0.9]) == [1.0, 1.0] and holm([0.2]) == [0.2] and holm([]) == []
-    np.testing.assert_allclose(holm([0.02, 0.02, 0.5]), [0.06, 0.06, 0.5])
 
 
 def found(*pairs):

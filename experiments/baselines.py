@@ -116,6 +116,8 @@ def plan(name: str, dataset: hj.Dataset, settings: Settings) -> list[Job]:
         configured = planetoid if name in planetoid.DATASETS else configs
         if model not in configured.START:
             raise SystemExit(f"--models: {model} is not configured for {name}; {', '.join(configured.START)} are")
+        if settings.tune and configured is planetoid:
+            raise SystemExit(f"--tune: {name} has no grid; its networks are those of the papers")
         network = configured.baseline(name, model)
         if settings.epochs is not None:
             network = dataclasses.replace(network, epochs=settings.epochs)

@@ -140,16 +140,17 @@ class Objective:
           teacher: the same of the teacher; its arrays are constants. Needed when a distillation term is on.
           where: bool[N], the training nodes.
           edges: {edge type: (senders, receivers)}, needed by variant "edges" and by attention_map_kl; the key
-            (target, "self", target) stands for a node's attention to itself and is not looked up.
+            (target, "self", target) stands for a node's attention to itself and need not be there.
           epoch: from 0, for weights that are schedules.
           log_variances: of `init()`, or what became of them; needed with `uncertainty`.
 
         Returns:
-          scalar, {"supervised" | "soft_target_kl" | "type_pair_correlation" | "attention_map_kl": scalar}.
+          scalar, {"supervised" | "soft_target_kl" | "type_pair_correlation" | "attention_map_kl" | of others: scalar}.
 
         Raises:
           ValueError: no teacher for a term that needs one, no layer two node types of both can be matched at, a
-            group weight for a type or relation that no matched layer has.
+            group weight for a type or relation that no matched layer has, attention over other relations or none, edges
+            that a term needs and are not given.
         """
         values = self.unweighted(student, labels, teacher=teacher, where=where, edges=edges)
         weighted = self.weighted(values, epoch=epoch, log_variances=log_variances)

@@ -40,7 +40,7 @@ def laplacian_positions(graph: HeteroGraph, *, k: int = 8, exact: bool | None = 
       k: number of eigenvectors; where there are fewer, the last columns are 0.
       exact: whether to use Lanczos iterations (`scipy.sparse.linalg.eigsh`) or 100 steps of subspace iteration with
         (I + D^-1/2 A D^-1/2) / 2, a smooth approximation in time linear in k and in the number of edges. None is exact
-        up to 1,000,000 nodes.
+        up to 1,000,000 nodes. Up to 256 nodes the whole spectrum is computed, whatever is asked.
       cache: a folder in which the result is kept, by a hash of the edges; it is made where it is not there.
 
     Returns:

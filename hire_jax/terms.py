@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from hire_jax import losses
+from hire_jax.graph import SELF, EdgeType
 
-EdgeType = tuple[str, str, str]
 Edges = Mapping[EdgeType, tuple[jax.Array, jax.Array]]
 Variant = Literal["all_pairs", "prototype", "edges"]
 
@@ -66,14 +66,18 @@ def attention_maps(student: Any, teacher: Any, *, edges: Edges | None, heads: Li
     maps: list[dict] = [next((layer for layer in reversed(side.attention) if layer), {}) for side in (student, teacher)]
     if not maps[0] or set(maps[0]) != set(maps[1]):
         raise ValueError("attention_map_kl compares attention over the same relations, but the last layers with "
-                         f"attention have {sorted(maps[0])} in the student and {sorted(maps[1])} in the teacher")
+                         f"attention have {sorted(maps[0])} in the student and {sorted(maps[1])} in the teacher; a "
+                         "teacher's outputs have their maps with outputs(attention=True)")
     nodes = student.logits.shape[0]
     known, receivers = edges or {}, []
     for edge_type, weights in maps[0].items():
-        own = edge_type[0] == edge_type[2] and edge_type[1] == "self"
-        if not own and edge_type not in known:
+        source, relation, destination = edge_type
+        if edge_type in known:
+            receivers.append(known[edge_type][1])
+        elif relation == SELF and source == destination:
+            receivers.append(jnp.arange(weights.shape[0]))
+        else:
             raise ValueError(f"attention_map_kl needs edges[{edge_type}], got edges of {sorted(known)}")
-        receivers.append(jnp.arange(weights.shape[0]) if own else known[edge_type][1])
     to = jnp.concatenate(receivers)
     s, t = (jnp.concatenate([side[edge_type] for edge_type in maps[0]]) for side in maps)
     importance = None

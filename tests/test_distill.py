@@ -395,6 +395,17 @@ def test_the_attention_term_is_weighted_and_added():
     assert set(Objective(attention_map_kl=1.0, uncertainty=True).init()) == {"supervised", "attention_map_kl"}
 
 
+def test_a_relation_called_self_has_the_edges_it_is_given():
+    """Where the graph has such a relation, its receivers count and not the nodes in their order."""
+    named = {("a", "self", "a"): (jnp.array([0, 1, 2, 3]), jnp.array([1, 1, 3, 3]))}
+    sides = [ATTENTIVE._replace(attention=({("a", "self", "a"): jnp.asarray(maps(seed, 2)[OWN][:4])},))
+             for seed in (5, 6)]
+    total, _ = Objective(**MAPS)(sides[0], LABELS, teacher=sides[1], edges=named)
+    expected = losses.attention_map_kl(*(side.attention[0]["a", "self", "a"] for side in sides),
+                                       named["a", "self", "a"][1], 6)
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("chosen", [None, "entropy"])
 def test_the_teachers_attention_is_a_constant(chosen):
     objective = Objective(**MAPS, attention_weights=chosen)
@@ -419,7 +430,8 @@ OTHERS = EXPERT._replace(attention=({name: x for name, x in maps(4, 2).items() i
     (STUDENT, EXPERT, INTO_A, "attention have [] in the student and [('a', 'c', 'a'), "),
     (ATTENTIVE, TEACHER, INTO_A, "('b', 't', 'a')] in the student and [] in the teacher"),
     (STUDENT, TEACHER, INTO_A, "attention have [] in the student and [] in the teacher"),
-    (ATTENTIVE, EXPERT._replace(attention=()), INTO_A, "and [] in the teacher"),
+    (ATTENTIVE, EXPERT._replace(attention=()), INTO_A, "and [] in the teacher; a teacher's outputs have their "
+                                                       "maps with outputs(attention=True)"),
     (ATTENTIVE, None, INTO_A, "need a teacher have a weight (attention_map_kl), but no teacher is given"),
 ])
 def test_attention_that_cannot_be_compared_is_said(student, teacher, edges, message):

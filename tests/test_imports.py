@@ -29,7 +29,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "figures": ({"files", "report"}, {"numpy", "matplotlib"}),
     "supervised": (set(), {"jax", "optax"}),
     "positions": ({"files", "graph"}, {"numpy", "scipy"}),
-    "terms": ({"losses"}, {"jax"}),
+    "terms": ({"graph", "losses"}, {"jax"}),
     "distill": ({"supervised", "terms"}, {"jax"}),
     "conflicts": (set(), {"jax"}),
     "teachers": ({"_version", "data", "files", "models"}, {"jax", "numpy"}),

@@ -183,6 +183,33 @@ def test_a_factor_of_a_half_is_half_the_step(params, optimizer):
         np.testing.assert_allclose(x - flat(start["backbone"])[name], 0.5 * whole, rtol=1e-3, atol=1e-7)
 
 
+def test_every_relation_begins_with_the_last_layers_values(dataset, trained):
+    module = MODULE.clone(relation_wise=True)
+    fresh = variables(module, dataset)
+    lifted = hj.lift(fresh, backbone=trained)["params"]["attention"]
+    kernel = trained["params"]["GCNLayer_1"]["kernel"]
+    maps = [name for name in lifted if name.startswith("value")]
+    assert sorted(maps) == ["value", "value_item->item"]
+    for name in maps:
+        np.testing.assert_array_equal(lifted[name]["kernel"], np.concatenate([kernel, kernel], axis=-1))
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("module", {}), "backbone: expected trained variables, {'params': ...}, such as result.params, got []"),
+    (("module", 3), "such as result.params, got int"),
+    (("backbone", "trained"), "fresh: expected variables of a GKEDM, {'params': {'backbone': ...}}, got the p"),
+])
+def test_what_is_no_variables_is_said(dataset, trained, arguments, message):
+    fresh = variables(MODULE, dataset) if arguments[0] == "module" else trained
+    with pytest.raises(ValueError, match=re.escape(message)):
+        hj.lift(fresh, backbone=trained if arguments[1] == "trained" else arguments[1])
+
+
+def test_a_slow_backbone_needs_a_backbone(trained):
+    with pytest.raises(ValueError, match="slow_backbone: no parameter is under 'backbone'; it is for a GKEDM's"):
+        hj.slow_backbone(PLAIN).init(trained)
+
+
 @pytest.mark.parametrize("factor", [-0.1, float("nan")])
 def test_a_negative_factor_is_refused(factor):
     with pytest.raises(ValueError, match=f"factor must be at least 0, got {factor}"):

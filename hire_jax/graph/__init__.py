@@ -3,6 +3,6 @@
 from hire_jax.graph.blocks import RelationBlock
 from hire_jax.graph.checks import GraphError
 from hire_jax.graph.hetero import HeteroGraph
-from hire_jax.graph.types import EdgeType, Features
+from hire_jax.graph.types import SELF, EdgeType, Features
 
-__all__ = ["EdgeType", "Features", "GraphError", "HeteroGraph", "RelationBlock"]
+__all__ = ["SELF", "EdgeType", "Features", "GraphError", "HeteroGraph", "RelationBlock"]

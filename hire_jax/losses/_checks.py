@@ -40,14 +40,13 @@ def two_sides(
 
 
 def check_rows(axes: str, **sides: jax.Array) -> None:
-    """Two arrays of as many rows, with `axes` such as "[N, D]"."""
-    (first, a), (second, b) = sides.items()
-    listed = f"{first} {a.shape} and {second} {b.shape}"
+    """Arrays of as many rows, with `axes` such as "[N, D]"."""
+    listed = " and ".join(f"{name} {array.shape}" for name, array in sides.items())
     for name, array in sides.items():
         if array.ndim != 2 or array.shape[1] == 0:
             raise ValueError(f"{name}: expected shape {axes}, got {listed}")
-    if len(a) != len(b):
-        raise ValueError(f"{first}, {second}: expected the same number of rows, got {listed}")
+    if len({len(array) for array in sides.values()}) > 1:
+        raise ValueError(f"{', '.join(sides)}: expected the same number of rows, got {listed}")
 
 
 def check_same_shape(axes: str, **arrays: jax.Array) -> None:

@@ -1,5 +1,6 @@
 """Edges as two index arrays: checks, and what becomes of an index outside its rows."""
 
+import operator
 from collections.abc import Mapping
 
 import jax
@@ -45,6 +46,21 @@ def checked_ends(
         shapes = f"{ends[0].shape} and {ends[1].shape}"
         raise ValueError(f"{prefix}senders, receivers: expected one length, got {shapes}")
     return ends
+
+
+def checked_receivers(receivers: ArrayLike, num_receivers: int, **attention: jax.Array) -> tuple[jax.Array, int]:
+    """The destination of every edge, one a row of the attention of that name, and the number of destinations."""
+    try:
+        size = operator.index(num_receivers)
+    except TypeError:
+        size = -1
+    if size < 0:
+        raise ValueError(f"num_receivers: expected an integer of at least 0, got {num_receivers!r}")
+    index = checked_index("receivers", receivers, size)
+    (name, rows), = attention.items()
+    if len(index) != len(rows):
+        raise ValueError(f"receivers, {name}: expected one receiver an edge, got {index.shape} and {rows.shape}")
+    return index, size
 
 
 def checked_index(name: str, index: ArrayLike, size: int) -> jax.Array:

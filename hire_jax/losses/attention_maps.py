@@ -1,6 +1,5 @@
 """Losses between attention maps, weights of the edges into each node."""
 
-import operator
 from functools import partial
 from typing import Literal
 
@@ -13,7 +12,7 @@ from jax.scipy.special import xlogy
 from jax.typing import ArrayLike
 
 from hire_jax.losses._checks import check_rows, check_weights, check_where, real_array
-from hire_jax.losses._edges import checked_index, locate
+from hire_jax.losses._edges import checked_receivers, locate
 from hire_jax.losses._reduce import HIGHEST, not_folded, working_dtype, zero_rows
 
 
@@ -79,17 +78,7 @@ def attention_map_kl(
     student = real_array("student_attention", student_attention)
     teacher = lax.stop_gradient(real_array("teacher_attention", teacher_attention))
     check_rows("[E, H]", student_attention=student, teacher_attention=teacher)
-    try:
-        size = operator.index(num_receivers)
-    except TypeError:
-        size = -1
-    if size < 0:
-        raise ValueError(f"num_receivers: expected an integer of at least 0, got {num_receivers!r}")
-    index = checked_index("receivers", receivers, size)
-    if len(index) != len(student):
-        raise ValueError(
-            f"receivers, student_attention: expected one receiver an edge, got {index.shape} and {student.shape}"
-        )
+    index, size = checked_receivers(receivers, num_receivers, student_attention=student)
     if heads not in ("index", "mean", "assign"):
         raise ValueError(f"heads: expected 'index', 'mean' or 'assign', got {heads!r}")
     mask, importance = check_weights(weights, check_where(where, size), size)

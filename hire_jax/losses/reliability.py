@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from hire_jax.losses._checks import check_rows, check_temperature, real_array
 from hire_jax.losses._divergence import kl_last_axis
-from hire_jax.losses._edges import checked_index
+from hire_jax.losses._edges import checked_receivers
 from hire_jax.losses._reduce import working_dtype
 
 
@@ -126,23 +126,26 @@ def attention_reliability(teacher_attention: ArrayLike, receivers: ArrayLike, nu
       num_receivers: number of destinations, a Python integer.
 
     Returns:
-      [num_receivers] from 0 to 1, float32 (float64 where the input is). A constant: no gradient flows into it.
+      [num_receivers] from 0 to 1, float32 (float64 where the input is). A constant: no gradient flows into it. An
+      index outside raises where indices are known, and makes all NaN under `jax.jit`.
 
     Raises:
-      ValueError: weights that are not [E, H], receivers that are not int [E] within [0, num_receivers).
+      ValueError: weights that are not [E, H], num_receivers that is no number of rows, receivers that are not int [E]
+        within [0, num_receivers).
 
     References:
       Our reading of weighting by the entropy of a teacher's answer, applied to attention; no arXiv id, there being no
         one paper.
     """
     attention = lax.stop_gradient(real_array("teacher_attention", teacher_attention))
-    check_rows("[E, H]", teacher_attention=attention, receivers=jnp.asarray(receivers)[:, None])
+    check_rows("[E, H]", teacher_attention=attention)
     attention = attention.astype(working_dtype(attention))
-    index = checked_index("receivers", receivers, num_receivers)
-    degree = jax.ops.segment_sum(jnp.ones(len(index), attention.dtype), index, num_receivers)
-    information = jax.ops.segment_sum(jnp.sum(xlogy(attention, attention), axis=1), index, num_receivers)
+    index, size = checked_receivers(receivers, num_receivers, teacher_attention=attention)
+    degree = jax.ops.segment_sum(jnp.ones(len(index), attention.dtype), index, size)
+    information = jax.ops.segment_sum(jnp.sum(xlogy(attention, attention), axis=1), index, size)
     log_degree = jnp.log(jnp.maximum(degree, 2))
-    return jnp.where(degree < 2, 0, jnp.clip(1 + information / (attention.shape[1] * log_degree), 0, 1))
+    weights = jnp.where(degree < 2, 0, jnp.clip(1 + information / (attention.shape[1] * log_degree), 0, 1))
+    return jnp.where(jnp.any((index < 0) | (index >= size)), jnp.nan, weights)
 
 
 def _checked(teacher_logits: ArrayLike) -> jax.Array:

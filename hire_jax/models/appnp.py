@@ -35,7 +35,8 @@ class APPNP(nn.Module, kw_only=True):
     `apply(variables, graph, train=False)` returns a `ModelOutput` whose logits are [N_target, num_classes], whose
     hidden is ({}, h^1, ..., h^{L-1}), before dropout, and whose attention is (). As propagation comes last, every
     entry of hidden holds all types that reach the target. Raises GraphError when `target` is not a node type, or a
-    type that is needed has no features or features of another width; ValueError for fewer than one layer.
+    type that is needed has no features or features of another width; ValueError for fewer than one layer,
+    hops below 0 or alpha outside [0, 1].
     """
 
     target: str
@@ -51,6 +52,8 @@ class APPNP(nn.Module, kw_only=True):
     def __call__(self, graph: HeteroGraph, *, train: bool = False) -> ModelOutput:
         if self.layers < 1:
             raise ValueError(f"layers must be at least 1, got {self.layers}")
+        if self.hops < 0 or not 0 <= self.alpha <= 1:
+            raise ValueError(f"hops must be at least 0 and alpha in [0, 1], got {self.hops} and {self.alpha}")
         needed = graph.receptive_field(self.target, self.hops)
         h = read_features(graph, needed[0], self.dtype, reader="APPNP")
         hidden: list[dict[str, jax.Array]] = [{}]

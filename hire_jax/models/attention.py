@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hire_jax.graph import EdgeType, HeteroGraph, RelationBlock
+from hire_jax.graph import SELF, EdgeType, GraphError, HeteroGraph, RelationBlock
 from hire_jax.models.dense_attention import dense_attention
 from hire_jax.models.dropout import Dropout
 from hire_jax.sparse import CSR, edge_sum, joint_segment_softmax, segment_softmax, spmm
@@ -21,7 +21,7 @@ class Attended(NamedTuple):
     """What `attend` gives: messages [N, H, d], attention by relation, and by block for a layer that follows."""
 
     messages: jax.Array
-    attention: dict[EdgeType, jax.Array]  # [E_r, H]
+    attention: dict[EdgeType, jax.Array]  # [E_r, H], and [N, H] of (destination, "self", destination) with self loops
     weights: list[jax.Array]  # [E_b, H], one a block, the nodes themselves last (with self loops)
 
 
@@ -52,7 +52,7 @@ def attend(graph: HeteroGraph, destination: str, values: Mapping[str, jax.Array]
         own = scores + sources[destination]
         logits.append(own if self_score is None else own + self_score)
     logits = [nn.leaky_relu(score, negative_slope) for score in logits]
-    return softmax_sum(edges, logits, [values[source] for source, _, _ in edges], values[destination],
+    return softmax_sum(destination, edges, logits, [values[source] for source, _, _ in edges], values[destination],
                        previous=previous, residual=residual, self_loops=self_loops, drop=drop)
 
 
@@ -61,19 +61,24 @@ def edges_into(graph: HeteroGraph, destination: str) -> list[tuple[str, Relation
     return [(source, block, block.by_source()) for source, block in graph.blocks_into(destination)]
 
 
-def softmax_sum(edges: Sequence[tuple[str, RelationBlock, CSR]], logits: Sequence[jax.Array],
+def softmax_sum(destination: str, edges: Sequence[tuple[str, RelationBlock, CSR]], logits: Sequence[jax.Array],
                 values: Sequence[jax.Array], own: jax.Array, *, previous: list[jax.Array] | None = None,
                 residual: float = 0.0, self_loops: bool = True,
                 drop: Callable[[jax.Array], jax.Array] = lambda x: x) -> Attended:
     """What `attend` makes of its scores: one softmax over all edges into a node, and the sum of the values by it.
 
     Args:
-      edges: what `edges_into` gives.
+      destination: the node type; edges: what `edges_into` gives.
       logits: [E_b, H] of each of its blocks and, with `self_loops`, [N, H] last.
       values: [N_source, H, d] of each block; own: [N, H, d] of the nodes themselves, without `self_loops` their shape
         alone.
       previous, residual, self_loops, drop: as in `attend`.
+
+    Raises GraphError where the graph has the relation (destination, "self", destination) beside `self_loops`.
     """
+    to_itself = (destination, SELF, destination)
+    if self_loops and any(to_itself in block.edge_types for _, block, _ in edges):
+        raise GraphError(f"relation {to_itself} stands for a node's attention to itself; give the graph's another name")
     if not logits:  # a type that no relation enters
         return Attended(jnp.zeros_like(own), {}, [])
     weights = joint_softmax(edges, logits, own.shape[0])
@@ -85,6 +90,8 @@ def softmax_sum(edges: Sequence[tuple[str, RelationBlock, CSR]], logits: Sequenc
     for (_, block, pattern), weight, value in zip(edges, weights, values, strict=False):
         attention.update(block.split(weight))
         messages += aggregate(pattern, drop(weight), value)
+    if self_loops:
+        attention[to_itself] = weights[-1]
     return Attended(messages, attention, weights)
 
 

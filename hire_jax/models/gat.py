@@ -28,7 +28,8 @@ class GATLayer(nn.Module, kw_only=True):
     All relations share W and a; the residual is h_i itself where widths agree. With `concat=False` every head has the
     full width and their mean is taken (equation 6). Without `self_loops` a node attends to itself only where an edge
     says so. Input {type: [N, d]}, dense or `SparseFeatures`; output {type: [N, features]} for `destinations`, and
-    {edge type: [E, heads]}, the attention before its dropout. Raises ValueError when heads do not divide features.
+    {edge type: [E, heads]}, the attention before its dropout, a node's own under (type, "self", type).
+    Raises ValueError when heads do not divide features, GraphError for a relation of that name.
     """
 
     features: int
@@ -65,6 +66,8 @@ class GATLayer(nn.Module, kw_only=True):
     @property
     def width(self) -> int:
         """Width of one head. Raises ValueError when the heads that are put beside each other do not divide features."""
+        if not self.concat and self.heads < 1:
+            raise ValueError(f"heads must be at least 1, got {self.heads}")
         return head_width(self.features, self.heads) if self.concat else self.features
 
     def attend(self, graph: HeteroGraph, hidden: Hidden, dtype: jnp.dtype) -> tuple[jax.Array, AttendTo]:
@@ -85,10 +88,10 @@ class GATLayer(nn.Module, kw_only=True):
         return bias, attend_to
 
 
-def head_width(features: int, heads: int) -> int:
-    """Width of one head. Raises ValueError when heads do not divide features."""
-    if heads < 1 or features % heads:
-        raise ValueError(f"features must be a multiple of heads, got features={features}, heads={heads}")
+def head_width(features: int, heads: int, name: str = "features") -> int:
+    """Width of one head. Raises ValueError when heads do not divide features; `name` is what the caller calls them."""
+    if heads < 1 or features < 1 or features % heads:
+        raise ValueError(f"{name} must be a positive multiple of heads, got {name}={features}, heads={heads}")
     return features // heads
 
 

@@ -27,7 +27,8 @@ class GATv2Layer(GATLayer, kw_only=True):
     residual is h_i itself where widths agree. With `concat=False` every head has the full width and their mean is
     taken. Without `self_loops` a node attends to itself only where an edge says so. Input {type: [N, d]}, dense or
     `SparseFeatures`; output {type: [N, features]} for `destinations`, and {edge type: [E, heads]}, the attention
-    before its dropout. Raises ValueError when heads do not divide features.
+    before its dropout, a node's own under (type, "self", type). Raises ValueError when heads do not divide features,
+    GraphError for a relation of that name.
     """
 
     def attend(self, graph: HeteroGraph, hidden: Hidden, dtype: jnp.dtype) -> tuple[jax.Array, AttendTo]:
@@ -52,7 +53,8 @@ class GATv2Layer(GATLayer, kw_only=True):
             logits = [score(edge_sum(pattern, own, sources[source])) for source, _, pattern in edges]
             logits += [score(own + sources[destination])] if self.self_loops else []
             summed = [values[source] for source, _, _ in edges]
-            return softmax_sum(edges, logits, summed, values[destination], self_loops=self.self_loops, drop=drop)
+            return softmax_sum(destination, edges, logits, summed, values[destination], self_loops=self.self_loops,
+                               drop=drop)
 
         return bias, attend_to
 

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hire_jax.graph import GraphError, HeteroGraph
+from hire_jax.graph import SELF, GraphError, HeteroGraph
 from hire_jax.models.attention import joint_softmax, softmax_sum
 from hire_jax.models.dropout import Dropout
 from hire_jax.models.gat import head_width
@@ -19,8 +19,6 @@ from hire_jax.models.normact import NormAct
 from hire_jax.models.output import ModelOutput
 from hire_jax.models.trunk import Attention, Hidden, NodeClassifier
 from hire_jax.sparse import sddmm
-
-SELF = "self"  # the relation under which a node's attention to itself is returned
 
 
 class GKEDMLayer(nn.Module, kw_only=True):
@@ -61,10 +59,8 @@ class GKEDMLayer(nn.Module, kw_only=True):
     @nn.compact
     def __call__(self, graph: HeteroGraph, hidden: Hidden, destination: str, *, sources: Hidden | None = None,
                  train: bool = False) -> tuple[jax.Array, Attention]:
-        own = (destination, SELF, destination)
-        if self.self_loops and own in graph.relations:
-            raise GraphError(f"relation {own} stands for a node's attention to itself; give the graph's another name")
-        depth = head_width(self.key_features or self.features, self.heads)
+        key_features = self.features if self.key_features is None else self.key_features
+        depth = head_width(key_features, self.heads, "key_features")
         width = head_width(self.features, self.heads) if self.concat else self.features
         rows_of = {"key": hidden, "value": hidden if sources is None else sources}
         widths = {"key": depth, "value": width}
@@ -93,8 +89,9 @@ class GKEDMLayer(nn.Module, kw_only=True):
             scores.append(jnp.sum(query * mapped("key", shared["key"], destination), axis=-1).astype(jnp.float32))
             itself = mapped("value", shared["value"], destination)
         drop = Dropout(rate=self.attention_dropout)
-        message, attention, weights = softmax_sum(edges, scores, values, itself, self_loops=self.self_loops,
-                                                  drop=lambda rows: drop(rows, train=train))
+        message, attention, weights = softmax_sum(
+            destination, edges, scores, values, itself, self_loops=self.self_loops,
+            drop=lambda rows: drop(rows, train=train))
         if self.value_weighted:  # a_e |v_j| over its sum is the softmax of s_e + log |v_j|
             lengths = [0.5 * jnp.log(jnp.sum(jnp.square(rows), axis=-1) + 1e-12) for rows in (*values, itself)]
             columns = [*(pattern.cols for _, _, pattern in edges), slice(None)]
@@ -102,8 +99,8 @@ class GKEDMLayer(nn.Module, kw_only=True):
                                             in zip(scores, lengths, columns, strict=False)], x.shape[0])
             attention = {name: part for (_, block, _), weight in zip(edges, weights, strict=False)
                          for name, part in block.split(weight).items()}
-        if self.self_loops:
-            attention[own] = weights[-1]
+            if self.self_loops:
+                attention[destination, SELF, destination] = weights[-1]
         return message.reshape(x.shape[0], self.features) if self.concat else message.mean(axis=1), attention
 
 
@@ -114,8 +111,8 @@ class GKEDM(nn.Module, kw_only=True):
 
     and, by `readout`,
 
-      convolution   logits = `GKEDMLayer`(x, values from dropout(z)) + b (+ z W_r with `residual`), the mean of heads:
-                    the last convolution with attention in the place of its fixed weights
+      convolution   logits = `GKEDMLayer`(x, values from dropout(z)) + b (+ dropout(z) W_r with `residual`), the mean
+                    of heads: the last convolution with attention in the place of its fixed weights
       classifier    y = `GKEDMLayer`(x) W_o + b_o (+ h, or h W_r where widths differ, with `residual`);
                     logits = dropout(act(y)) W + b
 
@@ -138,8 +135,9 @@ class GKEDM(nn.Module, kw_only=True):
 
     `apply(variables, graph, train=False)` returns a `ModelOutput`: `hidden` is the backbone's, with a classifier
     {target: act(y)} at the end, `attention` is the backbone's with that of `GKEDMLayer` at the end. Raises GraphError
-    where positions are wanted and the graph has none, ValueError where the backbone has no layer to replace and for
-    another readout.
+    where positions are wanted and the graph has none, or where the backbone knows no embedding of the target's
+    neighbours; ValueError for a backbone that is no `NodeClassifier` or has no layer to replace, for another readout,
+    for norm or feed_forward with a convolution, and where heads do not divide the keys' width.
     """
 
     backbone: NodeClassifier
@@ -159,13 +157,22 @@ class GKEDM(nn.Module, kw_only=True):
     @nn.compact
     def __call__(self, graph: HeteroGraph, *, train: bool = False) -> ModelOutput:
         inner = self.backbone
+        if not isinstance(inner, NodeClassifier):
+            raise ValueError("backbone must be a NodeClassifier (GCN, GAT, RGCN, HGT, ...), whose last layer can be "
+                             f"left out, got {type(inner).__name__}")
         if inner.layers < (1 if inner.projection else 2):
             raise ValueError(f"the backbone has layers={inner.layers}, which leaves nothing before the attention")
         if self.readout not in ("convolution", "classifier"):
             raise ValueError(f"readout must be 'convolution' or 'classifier', got {self.readout!r}")
+        if self.readout == "convolution" and (self.feed_forward or not self.norm):
+            raise ValueError("norm=False and feed_forward=True are of readout='classifier', got 'convolution'")
         drop = Dropout(rate=inner.dropout if self.dropout is None else self.dropout)
         output = inner(graph, train=train, truncated=True)
         z = output.hidden[-1]
+        unknown = {source for source, _ in graph.blocks_into(inner.target)} - set(z)
+        if unknown:
+            raise GraphError(f"neighbours of {inner.target!r} are of the types {sorted(unknown)}, of which the backbone"
+                             f" {type(inner).__name__} has no embeddings before its last layer, only of {sorted(z)}")
         # Backbones without a norm end on any scale, and positions of mean square 1 would drown small rows.
         h = {name: nn.LayerNorm(dtype=self.dtype, name=f"norm_{name}")(x) for name, x in z.items()}
         x = drop(self._positioned(graph, h, train) if self.positions else h, train=train)
@@ -174,8 +181,9 @@ class GKEDM(nn.Module, kw_only=True):
         return ModelOutput(logits=logits, hidden=(*output.hidden, *hidden), attention=(*output.attention, attention))
 
     def _layer(self, features: int, concat: bool) -> GKEDMLayer:
-        return GKEDMLayer(features=features, heads=self.heads, key_features=self.width or self.backbone.hidden,
-                          concat=concat, attention_dropout=self.attention_dropout, relation_wise=self.relation_wise,
+        width = self.backbone.hidden if self.width is None else self.width
+        return GKEDMLayer(features=features, heads=self.heads, key_features=width, concat=concat,
+                          attention_dropout=self.attention_dropout, relation_wise=self.relation_wise,
                           value_weighted=self.value_weighted, dtype=self.dtype, name="attention")
 
     def _convolution(self, graph: HeteroGraph, z: Hidden, h: Hidden, x: Hidden, drop: Dropout,
@@ -190,7 +198,7 @@ class GKEDM(nn.Module, kw_only=True):
 
     def _classifier(self, graph: HeteroGraph, z: Hidden, h: Hidden, x: Hidden, drop: Dropout,
                     train: bool) -> tuple[jax.Array, list[Hidden], Attention]:
-        target, width = self.backbone.target, self.width or self.backbone.hidden
+        target, width = self.backbone.target, self.backbone.hidden if self.width is None else self.width
         message, attention = self._layer(width, True)(graph, x, target, train=train)
         y = nn.Dense(width, dtype=self.dtype, name="output")(message)
         if self.residual:

@@ -27,7 +27,8 @@ class SGC(nn.Module, kw_only=True):
 
     `apply(variables, graph, train=False)` returns a `ModelOutput` whose logits are [N_target, num_classes], whose
     hidden is ({},), as nothing lies between features and logits, and whose attention is (). Raises GraphError when
-    `target` is not a node type, or a type that is needed has no features or features of another width.
+    `target` is not a node type, or a type that is needed has no features or features of another width;
+    ValueError for hops below 0.
     """
 
     target: str
@@ -38,6 +39,8 @@ class SGC(nn.Module, kw_only=True):
 
     @nn.compact
     def __call__(self, graph: HeteroGraph, *, train: bool = False) -> ModelOutput:
+        if self.hops < 0:
+            raise ValueError(f"hops must be at least 0, got {self.hops}")
         needed = graph.receptive_field(self.target, self.hops)
         features = Dropout(rate=self.dropout)(read_features(graph, needed[0], self.dtype, reader="SGC"), train=train)
         x = features[self.target]

@@ -64,6 +64,8 @@ class NodeClassifier(nn.Module, abc.ABC, kw_only=True):
 
     @nn.compact
     def __call__(self, graph: HeteroGraph, *, train: bool = False, truncated: bool = False) -> ModelOutput:
+        if self.layers < (0 if self.projection else 1):
+            raise ValueError(f"layers must be at least {0 if self.projection else 1}, got {self.layers}")
         needed = self.reach(graph)
         h = self._enter(graph, needed[0])
         hidden, attention, carry = [h if self.projection else {}], [], None

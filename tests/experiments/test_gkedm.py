@@ -61,8 +61,8 @@ FOR, AGAINST, RATHER, HARDLY = (0.02, 0.01), (-0.02, 0.01), (0.02, 0.2), (-0.02,
     ([FOR, FOR, HARDLY, RATHER], "cannot be told: 2 of 4 pairs for it, 0 against, 2 neither"),  # no more than half
     ([FOR, AGAINST, AGAINST], "does not hold: 1 of 3 pairs for it, 2 against, 0 neither"),
     ([AGAINST, RATHER, RATHER], "does not hold: 0 of 3 pairs for it, 1 against, 2 neither"),
-    ([HARDLY, HARDLY, RATHER], "does not hold: 0 of 3 pairs for it, 0 against, 3 neither"),
-    ([(0.0, 1.0), HARDLY, RATHER], "does not hold: 0 of 3 pairs for it, 0 against, 3 neither"),
+    ([HARDLY, HARDLY, RATHER], "cannot be told: 0 of 3 pairs for it, 0 against, 3 neither"),
+    ([(0.0, 1.0), HARDLY, HARDLY], "cannot be told: 0 of 3 pairs for it, 0 against, 3 neither"),
     ([HARDLY, RATHER], "cannot be told: 0 of 2 pairs for it, 0 against, 2 neither"),
     ([FOR, HARDLY, HARDLY], "cannot be told: 1 of 3 pairs for it, 0 against, 2 neither"),
     ([(0.02, 0.05)], "cannot be told: 0 of 1 pairs for it, 0 against, 1 neither"),
@@ -78,7 +78,7 @@ def test_findings_are_paired_by_seed_and_corrected_over_all_pairs():
     scores = {("cora", "GCN"): {"backbone": base, "+ GKEDM": base + gain, "wider backbone": base},
               ("cora", "GAT"): {"backbone": base, "+ GKEDM": base - gain, "wider backbone": base},
               ("citeseer", "GCN"): {"backbone": base, "+ GKEDM": base, "wider backbone": base}}
-    result = findings(CLAIMS["C1"], scores)
+    result = findings(CLAIMS["C1"], scores, scores)
     assert [(f.dataset, f.model, f.says) for f in result] == [("cora", "GCN", 1), ("cora", "GAT", -1),
                                                               ("citeseer", "GCN", 0)]
     np.testing.assert_allclose(result[0].difference.mean, gain.mean())
@@ -108,8 +108,14 @@ def test_every_claim_reads_the_cells_it_makes(dataset, name):
     jobs = CLAIMS[name].rows(Cells("planted", dataset, 2), "GCN")
     assert {job.label for job in jobs} == set(scores) and CLAIMS[name].baseline in scores
     assert len({key(job.config) for job in jobs}) == len(jobs) == len({job.label for job in jobs})
-    np.testing.assert_allclose(CLAIMS[name].difference({label: np.full(3, x) for label, x in scores.items()}),
-                               expected, rtol=1e-6)
+    test = {label: np.full(3, x) for label, x in scores.items()}
+    np.testing.assert_allclose(CLAIMS[name].difference(test, test), expected, rtol=1e-6)
+
+
+def test_the_other_weight_of_c4_is_chosen_on_validation():
+    test = {label: np.full(3, x) for label, x in SCORES["C4"][0].items()}
+    validation = test | {"alpha 10": np.full(3, 0.9)}
+    np.testing.assert_allclose(CLAIMS["C4"].difference(test, validation), 0.7 - 0.2)
 
 
 # ---------------------------------------------------------------------------------------------------------- cells
@@ -278,7 +284,8 @@ def pretended(monkeypatch):
             store.save_arrays(key(job.config), {"x": np.zeros(1)})
         seeds = np.arange(job.config["seeds"])
         scores = accuracy(job) + 0.001 * seeds + (0.0001 * (1 + seeds) if job.module is not None else 0)
-        store.append(job.config, seeds=seeds, metrics={"test_accuracy": scores, "test_macro_f1": scores}, seconds=1,
+        store.append(job.config, seeds=seeds, metrics={"test_accuracy": scores, "test_macro_f1": scores,
+                                                                   "val_accuracy": scores}, seconds=1,
                      facts={"parameters": 100, "milliseconds_per_step": 1.0})
 
     monkeypatch.setattr(gkedm_cells, "train", train)

@@ -258,7 +258,10 @@ def test_attention_reliability_is_a_constant_that_weighs_the_loss():
 @pytest.mark.parametrize(("arguments", "message"), [
     ((np.ones(3), [0, 1, 1], 2), r"teacher_attention: expected shape \[E, H\], got teacher_attention \(3,\)"),
     ((np.ones((3, 0)), [0, 1, 1], 2), r"teacher_attention: expected shape \[E, H\]"),
-    ((np.ones((3, 2)), [0, 1], 2), r"teacher_attention, receivers: expected the same number of rows"),
+    ((np.ones((3, 2)), [0, 1], 2), "receivers, teacher_attention: expected one receiver an edge"),
+    ((np.ones((3, 2)), 3, 2), r"receivers: expected integers \[E\]"),
+    ((np.ones((3, 2)), [0, 1, 1], 2.5), "num_receivers: expected an integer of at least 0, got 2.5"),
+    ((np.ones((3, 2)), [0, 1, 1], None), "num_receivers: expected an integer of at least 0, got None"),
     ((np.ones((3, 2)), np.array([0.0, 1.0, 1.0]), 2), "receivers: expected integers"),
     ((np.ones((3, 2)), np.array([0, 1, 2]), 2), r"receivers: expected indices in \[0, 2\), got 2 at edge 2"),
     ((np.ones((3, 2)), np.array([0, -1, 1]), 2), r"receivers: expected indices in \[0, 2\), got -1 at edge 1"),
@@ -267,3 +270,8 @@ def test_attention_reliability_is_a_constant_that_weighs_the_loss():
 def test_wrong_arguments_of_attention_reliability_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         attention_reliability(*arguments)
+
+
+def test_an_index_outside_makes_reliability_nan_under_jit():
+    under_jit = jax.jit(lambda r: attention_reliability(np.ones((3, 2)), r, 2))(np.array([0, 1, 2]))
+    assert np.isnan(under_jit).all()

@@ -132,7 +132,7 @@ def test_simple_hgn_gives_logits_of_one_length(awkward):
 
 @pytest.mark.parametrize("layer", [GATLayer(features=6, heads=4), SimpleHGNLayer(features=6, heads=4)])
 def test_heads_that_do_not_divide_features_are_refused(awkward, layer):
-    with pytest.raises(ValueError, match="features must be a multiple of heads, got features=6, heads=4"):
+    with pytest.raises(ValueError, match="features must be a positive multiple of heads, got features=6, heads=4"):
         jax.eval_shape(lambda: layer.init(jax.random.key(0), awkward, hidden_of(awkward), TYPES))
 
 

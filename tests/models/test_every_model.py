@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from hire_jax import GraphError, HeteroGraph, ModelOutput
-from hire_jax.models import GAT, GCN, HGT, IEHGCN, RGCN, HeteroSAGE, SimpleHGN
+from hire_jax.graph import SELF
+from hire_jax.models import GAT, GCN, GKEDM, HGT, IEHGCN, RGCN, GATv2, HeteroSAGE, SimpleHGN
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -118,6 +119,26 @@ def test_every_edge_matters(case, awkward_arrays):
     changed = {name: np.abs(x - case.output.hidden[1][name]).max(axis=1) > 1e-4 for name, x in first.items()}
     assert {name: np.flatnonzero(rows).tolist() for name, rows in changed.items()} == {
         "paper": [3, 5], "author": [], "venue": []}
+
+
+@pytest.mark.parametrize("name", ["hgt", "gat", "gatv2", "simple_hgn", "gkedm"])
+def test_maps_sum_to_one_into_every_node(awkward, name):
+    """A node's own weight included, where it attends to itself; so that two maps can be compared as distributions."""
+    model = MODELS.get(name) or {"gatv2": GATv2(**COMMON, heads=2), "gkedm": GKEDM(
+        backbone=MODELS["gat"], heads=2, positions=False)}[name]
+    output, _ = model.init_with_output({"params": jax.random.key(1), "dropout": jax.random.key(2)}, awkward)
+    assert any(output.attention)
+    for layer in output.attention:
+        for target in {edge_type[2] for edge_type in layer}:
+            total, edges = np.zeros((awkward.num_nodes[target], 2)), np.zeros(awkward.num_nodes[target], int)
+            for (source, relation, destination), weights in layer.items():
+                if destination == target:
+                    own = relation == SELF and source == destination
+                    relation = awkward.relations.get((source, relation, destination))
+                    to = np.arange(len(total)) if own else np.asarray(relation.receivers)
+                    np.add.at(total, to, np.asarray(weights))
+                    np.add.at(edges, to, 1)
+            np.testing.assert_allclose(total[edges > 0], 1, rtol=1e-5)
 
 
 # Simple-HGN embeds every relation, and ie-HGCN's attention over relations counts those without edges.

@@ -19,7 +19,9 @@ from hire_jax.models import (
     GKEDM,
     HGT,
     IEHGCN,
+    MLP,
     RGCN,
+    SGC,
     GATv2,
     GKEDMLayer,
     GraphSAGE,
@@ -284,12 +286,14 @@ def test_the_order_of_edges_is_irrelevant(hidden, case, awkward_arrays, rng):
         np.testing.assert_array_equal(weights, case.attention[edge_type])
 
 
-@pytest.mark.parametrize(("options", "features"), [
-    ({"features": 6, "heads": 4}, 6), ({"features": 6, "heads": 0}, 6), ({"features": 2, "heads": 4}, 2),
-    ({"features": 6, "heads": 2, "key_features": 5}, 5), ({"features": 6, "heads": 4, "key_features": 8}, 6),
-    ({"features": 6, "heads": 4, "concat": False}, 6)])
-def test_heads_that_do_not_divide_are_refused(awkward, hidden, options, features):
-    with pytest.raises(ValueError, match=f"features must be a multiple of heads, got features={features}, heads="):
+@pytest.mark.parametrize(("options", "named"), [
+    ({"features": 6, "heads": 4}, "key_features=6"), ({"features": 6, "heads": 0}, "key_features=6"),
+    ({"features": 2, "heads": 4}, "key_features=2"), ({"features": 6, "heads": 2, "key_features": 5}, "key_features=5"),
+    ({"features": 6, "heads": 4, "key_features": 8}, "features=6"),
+    ({"features": 6, "heads": 4, "concat": False}, "key_features=6"),
+    ({"features": 6, "heads": 2, "key_features": 0}, "key_features=0")])
+def test_heads_that_do_not_divide_are_refused(awkward, hidden, options, named):
+    with pytest.raises(ValueError, match=f"features must be a positive multiple of heads, got {named}"):
         parameters(GKEDMLayer(**options), awkward, hidden, "paper")
 
 
@@ -571,8 +575,15 @@ def test_a_backbone_with_nothing_before_its_last_layer_is_refused(placed, papers
 
 def test_what_the_layer_refuses_the_model_refuses(placed):
     for model, graph, message in (
-        (GKEDM(backbone=BACKBONE, heads=3), placed, "features must be a multiple of heads, got features=8, heads=3"),
-        (GKEDM(backbone=BACKBONE, heads=3, width=10), placed, "features=10, heads=3"),
+        (GKEDM(backbone=BACKBONE, heads=3), placed, "key_features must be a positive multiple of heads, got key_fea"),
+        (GKEDM(backbone=BACKBONE, heads=3, width=10), placed, "key_features=10, heads=3"),
+        (GKEDM(backbone=BACKBONE, heads=2, width=0), placed, "key_features=0, heads=2"),
+        (GKEDM(backbone=BACKBONE, heads=2, norm=False), placed, "norm=False and feed_forward=True are of readout='cl"),
+        (GKEDM(backbone=BACKBONE, heads=2, feed_forward=True), placed, "feed_forward=True are of readout='classi"),
+        (GKEDM(backbone=SGC(target="paper", num_classes=3), heads=2), placed,
+         "backbone must be a NodeClassifier (GCN, GAT, RGCN, HGT, ...), whose last layer can be left out, got SGC"),
+        (GKEDM(backbone=MLP(target="paper", num_classes=3, hidden=8), heads=2), placed,
+         "neighbours of 'paper' are of the types ['author', 'venue'], of which the backbone MLP has no embeddings"),
         (GKEDM(backbone=BACKBONE, readout="mean"), placed, "readout must be 'convolution' or 'classifier', got 'mean'"),
         (GKEDM(backbone=BACKBONE, heads=2, positions=False), placed.add_relations({OWN: [[0], [1]]}),
          "stands for a node's attention to itself"),

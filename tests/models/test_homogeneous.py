@@ -413,9 +413,11 @@ def test_the_output_is_as_documented(cases):
         assert shapes == hidden.get(name, [{}, {"paper": (6, 8), "author": (4, 8)}])
         if name == "gatv2":
             into_paper = {edge_type for edge_type in TYPED_EDGES if edge_type[2] == "paper"}
-            assert set(output.attention[0]) == into_paper | {("venue", "rev_in", "author")}
+            selves = {("author", "self", "author"), ("paper", "self", "paper")}
+            assert set(output.attention[0]) == selves | into_paper | {("venue", "rev_in", "author")}
             assert {edge_type: x.shape for edge_type, x in output.attention[1].items()} == {
-                edge_type: (len(TYPED_EDGES[edge_type][0]), 2) for edge_type in into_paper}
+                edge_type: (len(TYPED_EDGES[edge_type][0]), 2) for edge_type in into_paper} | {
+                ("paper", "self", "paper"): (6, 2)}
         else:
             assert output.attention == (({}, {}) if name in TRUNK else ())
 
@@ -514,10 +516,16 @@ def test_sage_gives_the_same_in_both_orders_of_its_products(small):
 
 
 @pytest.mark.parametrize(("model", "error", "message"), [
-    (TRUNK["gatv2"].clone(heads=3), ValueError, "features must be a multiple of heads, got features=8, heads=3"),
+    (TRUNK["gatv2"].clone(heads=3), ValueError, "features must be a positive multiple of heads, got features=8, heads"),
     (TRUNK["monet"].clone(aggregation="max"), ValueError, "aggregation must be 'mean' or 'sum', got 'max'"),
     (TRUNK["monet"].clone(kernels=0), ValueError, "kernels must be at least 1, got 0"),
+    (TRUNK["monet"].clone(layers=-1), ValueError, "layers must be at least 0, got -1"),
+    (TRUNK["monet"].clone(layers=0, projection=False), ValueError, "layers must be at least 1, got 0"),
+    (MODELS["sgc"].clone(hops=-1), ValueError, "hops must be at least 0, got -1"),
     (MODELS["appnp"].clone(layers=0), ValueError, "layers must be at least 1, got 0"),
+    (MODELS["appnp"].clone(hops=-1), ValueError, r"hops must be at least 0 and alpha in \[0, 1\], got -1 and 0.1"),
+    (MODELS["appnp"].clone(alpha=3.0), ValueError, r"alpha in \[0, 1\], got .* and 3.0"),
+    (MODELS["gcnii"].clone(theta=-2.0), ValueError, r"alpha must be in \[0, 1\] and theta above 0, got 0.1 and -2.0"),
     (MODELS["gcnii"].clone(layers=0), ValueError, "layers must be at least 1, got 0"),
     (MODELS["gatv2"].clone(layers=1), GraphError, "projection=False reads features, but node type 'venue' has none"),
     (MODELS["sgc"], GraphError, "SGC reads features, but node type 'venue' has none"),

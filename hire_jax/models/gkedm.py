@@ -117,17 +117,17 @@ class GKEDM(nn.Module, kw_only=True):
                     logits = dropout(act(y)) W + b
 
     with p the positional encodings of the graph (`HeteroGraph.with_positions`), whose signs, which mean nothing, are
-    drawn anew at every training step; act is layer norm and GELU, or GELU alone with `norm=False`. Two stages: train
-    the backbone by itself, then this with `fit(..., initialise=partial(hire_jax.lift, backbone=result.params))`, which
-    takes over what the two have in common, and with `optimizer=hire_jax.slow_backbone(...)` to keep the backbone or to
-    train it more slowly.
+    drawn anew at every training step unless `sign_flips=False`; h = z with `input_norm=False`; act is layer norm and
+    GELU, or GELU alone with `norm=False`. Two stages: train the backbone by itself, then this with
+    `fit(..., initialise=partial(hire_jax.lift, backbone=result.params))`, which takes over what the two have in common,
+    and with `optimizer=hire_jax.slow_backbone(...)` to keep the backbone or to train it more slowly.
 
     Args:
       backbone: any `NodeClassifier`, of several layers, or of one with a projection.
-      heads, attention_dropout, relation_wise, value_weighted: of `GKEDMLayer`.
+      heads, attention_dropout, self_loops, relation_wise, value_weighted: of `GKEDMLayer`.
       readout: see above.
       width: of all heads' keys, with a classifier of values and output too; None is the backbone's `hidden`.
-      positions: whether to read positional encodings.
+      positions: whether to read positional encodings; sign_flips, input_norm: see above.
       residual: adds the backbone's own embedding of the target.
       norm, feed_forward: of the classifier's form: see above, and whether y + W_2 gelu(W_1 y), twice as wide inside,
         follows the attention.
@@ -145,6 +145,9 @@ class GKEDM(nn.Module, kw_only=True):
     readout: Literal["convolution", "classifier"] = "convolution"
     width: int | None = None
     positions: bool = True
+    sign_flips: bool = True
+    input_norm: bool = True
+    self_loops: bool = True
     residual: bool = False
     norm: bool = True
     feed_forward: bool = False
@@ -173,8 +176,9 @@ class GKEDM(nn.Module, kw_only=True):
         if unknown:
             raise GraphError(f"neighbours of {inner.target!r} are of the types {sorted(unknown)}, of which the backbone"
                              f" {type(inner).__name__} has no embeddings before its last layer, only of {sorted(z)}")
-        # Backbones without a norm end on any scale, and positions of mean square 1 would drown small rows.
-        h = {name: nn.LayerNorm(dtype=self.dtype, name=f"norm_{name}")(x) for name, x in z.items()}
+        h = z
+        if self.input_norm:  # backbones without a norm end on any scale; positions of mean square 1 drown small rows
+            h = {name: nn.LayerNorm(dtype=self.dtype, name=f"norm_{name}")(x) for name, x in z.items()}
         x = drop(self._positioned(graph, h, train) if self.positions else h, train=train)
         finish = self._convolution if self.readout == "convolution" else self._classifier
         logits, hidden, attention = finish(graph, z, h, x, drop, train)
@@ -183,7 +187,8 @@ class GKEDM(nn.Module, kw_only=True):
     def _layer(self, features: int, concat: bool) -> GKEDMLayer:
         width = self.backbone.hidden if self.width is None else self.width
         return GKEDMLayer(features=features, heads=self.heads, key_features=width, concat=concat,
-                          attention_dropout=self.attention_dropout, relation_wise=self.relation_wise,
+                          attention_dropout=self.attention_dropout, self_loops=self.self_loops,
+                          relation_wise=self.relation_wise,
                           value_weighted=self.value_weighted, dtype=self.dtype, name="attention")
 
     def _convolution(self, graph: HeteroGraph, z: Hidden, h: Hidden, x: Hidden, drop: Dropout,
@@ -219,7 +224,7 @@ class GKEDM(nn.Module, kw_only=True):
                              "gives it some, positions=False does without")
         width = graph.positions[known[0]].shape[1]
         sign = jnp.ones(width)
-        if train:
+        if train and self.sign_flips:
             sign = jax.random.rademacher(self.make_rng("dropout"), (width,), jnp.float32)
         embed = nn.Dense(h[known[0]].shape[1], use_bias=False, dtype=self.dtype, name="positions")
         return {**h, **{name: h[name] + embed(graph.positions[name] * sign) for name in known}}

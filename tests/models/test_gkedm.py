@@ -466,6 +466,24 @@ def test_the_signs_of_positions_are_drawn_anew_in_training_only(papers):
     np.testing.assert_allclose(outs, known[drawn], rtol=1e-4, atol=1e-5)
     with pytest.raises(flax.errors.InvalidRngError):
         model.apply(params, papers, train=True)
+    fixed = model.clone(sign_flips=False).apply(params, papers, train=True)
+    np.testing.assert_allclose(fixed.logits, known[0], rtol=1e-4, atol=1e-5)
+
+
+def test_every_part_can_be_left_out(papers):
+    """Without the norm scale matters, and without self loops a node's own map is not there."""
+    whole = GKEDM(backbone=SIMPLE, heads=2, positions=False)
+    bare = whole.clone(input_norm=False, self_loops=False)
+    params = parameters(whole, papers)
+    own = {name: x for name, x in params["params"].items() if name != "norm_paper"}
+    outs = [model.apply({"params": p}, papers) for model, p in ((whole, params["params"]), (bare, own))]
+    assert [OWN in out.attention[-1] for out in outs] == [True, False]
+    assert set(parameters(bare, papers)["params"]) == set(own)
+    plain: Any = GKEDMLayer(features=3, heads=2, key_features=4, concat=False, self_loops=False)
+    rows = outs[1].hidden[-1]
+    expected, attention = plain.apply({"params": own["attention"]}, papers, rows, "paper", sources=rows)
+    np.testing.assert_allclose(outs[1].logits, expected + own["bias"], rtol=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, outs[1].attention[-1], attention)
 
 
 def test_dropout_is_the_backbones_unless_given(papers):

@@ -21,12 +21,12 @@ def draw(name: str, records: Mapping[str, Sequence[Record]], folder: Path) -> li
     Raises ImportError where matplotlib is not installed.
     """
     if name in AXES:
-        return [_lines(AXES[name], records, folder / f"{name}.png")]
+        return [_lines(name, records, folder / f"{name}.png")]
     return [hj.figures.bar_figure(rows, folder / f"{name}-{re.sub(r'[^A-Za-z0-9]+', '-', dataset)}.png", title=dataset)
             for dataset, rows in records.items()]
 
 
-def _lines(axis: str, records: Mapping[str, Sequence[Record]], path: Path) -> Path:
+def _lines(name: str, records: Mapping[str, Sequence[Record]], path: Path) -> Path:
     """Mean and sd of test accuracy; a backbone has a colour, with the module solid and without it dashed."""
     try:
         import matplotlib
@@ -42,17 +42,23 @@ def _lines(axis: str, records: Mapping[str, Sequence[Record]], path: Path) -> Pa
         FigureCanvasAgg(figure)
         for panel, (dataset, rows) in zip(figure.subplots(1, len(records), squeeze=False)[0], records.items(),
                                           strict=True):
-            for model, color in zip(models, COLORS, strict=False):
-                for suffix, dashes in ((" + GKEDM", "-"), ("", "--")):
-                    points = [(found.group(), record) for record in rows if record.model == model
-                              and record.method.endswith(" + GKEDM") == (suffix != "")
-                              and (found := re.search(r"[\d.]+", record.method))]
+            values: dict[str, dict[tuple[str, bool], np.ndarray]] = {record.model: {} for record in rows}
+            for record in rows:
+                if found := re.search(r"[\d.]+", record.method):
+                    lifted = name == "C4" or record.method.endswith(" + GKEDM")
+                    values[record.model][found.group(), lifted] = 100 * np.asarray(record.metrics["test_accuracy"])
+            ticks = list(dict.fromkeys(x for of_model in values.values() for x, _ in of_model))
+            for i, (model, color) in enumerate(zip(models, COLORS, strict=False)):
+                for lifted, dashes in ((True, "-"), (False, "--")):
+                    points = {x: v for (x, with_module), v in values.get(model, {}).items() if with_module == lifted}
                     if points:
-                        values = [100 * np.asarray(record.metrics["test_accuracy"]) for _, record in points]
-                        spread = [v.std(ddof=1) if v.size > 1 else 0.0 for v in values]
-                        panel.errorbar([x for x, _ in points], [v.mean() for v in values], spread, fmt=dashes,
-                                       marker="o", markersize=3, capsize=3, color=color, label=model + suffix)
-            panel.set(title=dataset, xlabel=axis)
+                        panel.errorbar([ticks.index(x) + 0.08 * (i - (len(models) - 1) / 2) for x in points],
+                                       [v.mean() for v in points.values()],
+                                       [v.std(ddof=1) if v.size > 1 else 0.0 for v in points.values()], fmt=dashes,
+                                       marker="o", markersize=3, capsize=3, color=color,
+                                       label=model + (" + GKEDM" if lifted else ""))
+            panel.set_xticks(range(len(ticks)), ticks)
+            panel.set(title=dataset, xlabel=AXES[name])
             panel.grid(color="0.92")
         first = figure.axes[0]
         first.set_ylabel("test accuracy (%), mean ± sd over seeds")

@@ -41,7 +41,7 @@ METHODS: dict[str, Method] = {
     # Each by itself, at a weight that brings it to the size of the cross-entropy.
     "best other": Method(grid=tuple(Objective(others={name: weight}) for name, weight in (
         ("dist", 1.0), ("logit_mse", 0.1), ("rkd_distance", 10.0), ("similarity_preserving", 1000.0),
-        ("attention_transfer", 1000.0), ("linear_cka", 1.0)))),
+        ("attention_transfer", 10_000.0), ("linear_cka", 1.0)))),
     "shuffled teacher": Method(like="HIRE", shuffled=True),
 }
 

@@ -82,7 +82,7 @@ def asked(settings: Settings) -> Table:
     table = TABLES[settings.table]
     changes: dict = {"seeds": settings.seeds}
     if settings.smoke:
-        changes |= {"datasets": ("imdb_gtn",), "models": ("RGCN",), "seeds": 2, "tries": 1}
+        changes |= {"datasets": ("imdb_gtn",), "models": ("RGCN",), "seeds": 2, "tuning_seeds": 1, "tries": 1}
     for name, known in (("datasets", table.datasets), ("models", table.models), ("methods", tuple(METHODS))):
         chosen = getattr(settings, name)
         if chosen is None:
@@ -91,7 +91,13 @@ def asked(settings: Settings) -> Table:
         if unknown:
             raise SystemExit(f"--{name}: unknown {unknown[0]!r}; the table {settings.table} has {', '.join(known)}")
         changes[name] = chosen
-    return dataclasses.replace(table, **changes)
+    table = dataclasses.replace(table, **changes)
+    if table.seeds < table.tuning_seeds:
+        raise SystemExit(f"--seeds: the search takes the first {table.tuning_seeds} teachers, got {table.seeds} seeds")
+    for seeds in (table.seeds, table.tuning_seeds):
+        if settings.devices is not None and seeds % settings.devices:
+            raise SystemExit(f"--devices: {settings.devices} devices do not divide the {seeds} seeds of a cell")
+    return table
 
 
 def pairs(table: Table, settings: Settings) -> Iterator[Pair]:
@@ -137,8 +143,8 @@ class Scaled:
 
 
 def dry_run(table: Table, settings: Settings, store: ResultStore, console: Console) -> None:
-    """Prints the cells of every model and graph and an upper bound of their cost."""
-    cells, lines, whole = store.cells(), [["graph", "model", "cells", "to train", "s an epoch", "hours at most"]], 0.0
+    """Prints the cells of every model and graph and what they may cost."""
+    cells, lines, whole = store.cells(), [["graph", "model", "cells", "to train", "s an epoch", "hours"]], 0.0
     count = len(table.datasets) * len(table.models)
     with track(count, "timing four epochs of each network", console=console) as tracker:
         for i, pair in enumerate(pairs(table, settings)):
@@ -152,8 +158,9 @@ def dry_run(table: Table, settings: Settings, store: ResultStore, console: Conso
                           f"{seconds['teacher']:.3f} / {seconds['student']:.3f}", f"{cost:.2f}"])
             tracker.update(i + 1)
     console.print(hj.report.rich_table(lines))
-    console.print(f"{whole:.1f} hours at most on this machine: early stopping ends most cells before. Seconds: one "
-                  "seed of teacher / plain student; a taught student adds its terms.", soft_wrap=True, highlight=False)
+    console.print(f"About {whole:.1f} hours on this machine, with every cell at its last epoch (early stopping ends "
+                  "most before) and without compilation and the terms of taught students. Seconds: one seed of "
+                  "teacher / plain student.", soft_wrap=True, highlight=False)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The cells of a table: teachers, students, and the search for each method's objective.
 
-For one model on one graph: the teacher is trained with all seeds; every objective of a method's grid then trains a
-student with the first few seeds, taught by the same seeds of that teacher; the one of the highest validation score
-trains the student with all seeds. A cell is found by its configuration, whichever table asks for it.
+For one model on one graph: the teacher is trained with all seeds; every objective of a method's grid then trains a few
+students of seeds of their own, taught by the first of those teachers; the one of the highest validation score trains
+the student with all seeds. A cell is found by its configuration, whichever table asks for it.
 """
 
 import dataclasses
@@ -17,7 +17,16 @@ import hire_jax as hj
 from experiments.cells import stored_parameters, train_cell
 from experiments.configs import baselines
 from experiments.configs.baselines import Baseline
-from experiments.configs.tables import LARGEST_SHARE, METHODS, STUDENT, Method, Setting, Table
+from experiments.configs.tables import (
+    LARGEST_SHARE,
+    METHODS,
+    SEARCH_SEED,
+    STUDENT,
+    TEACHER_SEED,
+    Method,
+    Setting,
+    Table,
+)
 from experiments.console import Tracker
 from experiments.fingerprint import fingerprint
 from experiments.keys import key
@@ -80,14 +89,14 @@ class Pair:
 
     def teacher(self) -> Job:
         """The teacher, with all seeds."""
-        return self._job("teacher", "teacher", hj.Objective(), self.table.seeds)
+        return self._job("teacher", "teacher", hj.Objective(), self.table.seeds, TEACHER_SEED)
 
     def candidates(self, label: str) -> list[Job]:
         """The search of a method: every objective of its grid with the first seeds; none where nothing is chosen."""
         grid = self.table.grid(label)
         if len(grid) < 2:
             return []
-        return [self._student(f"{label} (search)", objective, self.table.tuning_seeds, METHODS[label])
+        return [self._student(f"{label} (search)", objective, self.table.tuning_seeds, METHODS[label], SEARCH_SEED)
                 for objective in grid]
 
     def final(self, label: str, objective: hj.Objective) -> Job:
@@ -132,12 +141,15 @@ class Pair:
         """The methods whose search the table's methods need, each once."""
         return list(dict.fromkeys(METHODS[label].like or label for label in self.table.methods))
 
-    def train(self, job: Job, store: ResultStore, tracker: Tracker, done: float) -> None:
-        """Trains one cell and puts it on disk."""
+    def train(self, job: Job, store: ResultStore, tracker: Tracker, done: float, *, record: bool = True) -> None:
+        """Trains one cell and puts it on disk; first its teacher again where the parameters of that are lost."""
         network = job.network
+        if job.teacher is not None and store.load_arrays(key(job.teacher)) is None:
+            self.train(self.teacher(), store, tracker, done, record=False)
         train_cell(f"{self.dataset_name}, {self.model}, {job.label}", job.config, store, tracker, done,
-                   keep=job.label == "teacher", model=build(self.model, network, self.data), dataset=self.data,
-                   objective=job.objective, teacher=self._outputs(job, store), seeds=job.config["seeds"],
+                   keep=job.label == "teacher", record=record, model=build(self.model, network, self.data),
+                   dataset=self.data, objective=job.objective, teacher=self._outputs(job, store),
+                   seeds=range(job.config["first_seed"], job.config["first_seed"] + job.config["seeds"]),
                    epochs=network.epochs, patience=network.patience, monitor=network.monitor,
                    learning_rate=network.learning_rate, weight_decay=network.weight_decay, devices=self.devices)
 
@@ -149,21 +161,21 @@ class Pair:
         outputs = hj.predict(build(self.model, self.networks["teacher"], self.data), params, self.data.graph)
         return shuffled(outputs) if job.shuffled else outputs
 
-    def _student(self, label: str, objective: hj.Objective, seeds: int, method: Method) -> Job:
-        job = self._job(label, "student", objective, seeds)
+    def _student(self, label: str, objective: hj.Objective, seeds: int, method: Method, first_seed: int = 0) -> Job:
+        job = self._job(label, "student", objective, seeds, first_seed)
         if not objective.needs_teacher:
             return job
         teacher = self.teacher().config
         config = {**job.config, "teacher": key(teacher), "shuffled": method.shuffled}
         return dataclasses.replace(job, config=config, teacher=teacher, shuffled=method.shuffled)
 
-    def _job(self, label: str, role: str, objective: hj.Objective, seeds: int) -> Job:
+    def _job(self, label: str, role: str, objective: hj.Objective, seeds: int, first_seed: int) -> Job:
         network = self.networks[role]
         return Job(label, network, objective, {
             "experiment": "tables", "version": hj.__version__, "dataset": self.dataset_name,
             "split": self.dataset.meta["split"], "data": self.fingerprint, "model": self.model, "label": label,
             "setting": "teacher" if role == "teacher" else self.table.setting, "network": network,
-            "objective": objective, "seeds": seeds})
+            "objective": objective, "seeds": seeds, "first_seed": first_seed})
 
 
 def student_of(teacher: Baseline, setting: Setting) -> Baseline:

@@ -16,7 +16,7 @@ def draw(name: str, records: Mapping[str, Sequence[Record]], scores: Mapping[str
 
     Raises ImportError where matplotlib is not installed.
     """
-    paths = [hj.figures.bar_figure(rows, folder / f"{name}-{dataset}.png", metric="test_micro_f1", title=dataset)
+    paths = [hj.figures.bar_figure(rows, folder / f"{name}-{dataset}.png", metric="test_macro_f1", title=dataset)
              for dataset, rows in records.items()]
     if len(scores) > 1 and len(next(iter(scores.values()))) > 1:
         paths.append(rank_figure(ranking(scores), folder / f"{name}-ranks.png"))

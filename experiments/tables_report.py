@@ -4,7 +4,7 @@ The same lines always give the same bytes.
 """
 
 import csv
-import dataclasses
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,18 @@ from rich.console import Console
 
 import hire_jax as hj
 from experiments import tables_figures
-from experiments.configs.tables import METHODS, Table
+from experiments.configs.baselines import Baseline
+from experiments.configs.tables import METHODS, PRIMARY, TABLES, Table
 from experiments.console import warn
+from experiments.keys import plain
 from experiments.reference import hgb
 from experiments.statistics import detectable, holm, ranking, wins
 from experiments.store import Cell, ResultStore
+from experiments.tables_cells import student_of
 from hire_jax.files import write_whole
-from hire_jax.report import Record, paired_difference, results_table
+from hire_jax.report import Record, metric_label, paired_difference, results_table
 
-METRICS = ("test_micro_f1", "test_macro_f1")
+METRICS = ("test_macro_f1", "test_micro_f1")  # the first is compared: validation macro-F1 chose epochs and objectives
 BASELINE = "student"
 REFERENCE = Path(__file__).parent / "reference" / "tables.csv"
 REFERENCE_FIELDS = ("table", "dataset", "model", "method", "metric", "value", "spread", "source", "page", "verified")
@@ -31,25 +34,46 @@ Cells = dict[tuple[str, str, str], Cell]  # by graph, model and label
 
 
 def cells_of(table: Table, store: ResultStore) -> Cells:
-    """The latest line of every cell of a table, with all seeds."""
-    labels = {"teacher", *table.methods, "cost of the teacher", "cost of the student"}
+    """The cells of the table: of every model and graph those that belong to the teacher that was finished last.
+
+    What belongs to a teacher has its data, split and version, was taught by it, and has the student's network of it.
+    Searches are under (graph, model, "LABEL (search) I").
+    """
+    lines = [cell for cell in store.cells().values() if cell.config.get("experiment") == "tables"]
+    lines.sort(key=lambda cell: cell.finished_at)
     found: Cells = {}
-    for cell in store.cells().values():
-        config = cell.config
-        if config.get("experiment") != "tables" or config["label"] not in labels:
+    for dataset, model in itertools.product(table.datasets, table.models):
+        of_pair = [cell for cell in lines if (cell.config["dataset"], cell.config["model"]) == (dataset, model)]
+        teachers = [c for c in of_pair if c.config["label"] == "teacher" and c.config["seeds"] == table.seeds]
+        if not teachers:
             continue
-        of_teacher = config["label"] in ("teacher", "cost of the teacher")
-        right = config["seeds"] == (0 if config["label"].startswith("cost") else table.seeds)
-        if right and config["setting"] == ("teacher" if of_teacher else table.setting):
-            found[config["dataset"], config["model"], config["label"]] = cell
+        teacher = teachers[-1]
+        student = plain(student_of(Baseline(**teacher.config["network"]), table.setting), "student")
+        found[dataset, model, "teacher"] = teacher
+        for cell in of_pair:
+            config, label = cell.config, cell.config["label"]
+            same = all(config[name] == teacher.config[name] for name in ("data", "split", "version"))
+            role = "teacher" if label == "cost of the teacher" else "student"
+            network = config["network"] == (teacher.config["network"] if role == "teacher" else student)
+            setting = config["setting"] == ("teacher" if role == "teacher" else table.setting)
+            if not (same and network and setting and config.get("teacher", teacher.key) == teacher.key):
+                continue
+            if label.endswith("(search)"):
+                if label.removesuffix(" (search)") in table.methods:
+                    found[dataset, model, f"{label} {chosen(config['objective'])}"] = cell
+            elif label.startswith("cost") or (label in table.methods and config["seeds"] == table.seeds):
+                found[dataset, model, label] = cell
     return found
 
 
 def records_of(table: Table, cells: Cells) -> dict[str, list[Record]]:
-    """{graph: rows}, teacher first, with what was chosen and p corrected by Holm's method over the whole table."""
+    """{graph: rows}, teacher first; the p of the primary method corrected by Holm's method over all graphs and models.
+
+    Teachers have seeds of their own; a row pairs its i-th with the i-th of the others.
+    """
     labels = ("teacher", *table.methods)
     names = [(d, m, label) for d in table.datasets for m in table.models for label in labels if (d, m, label) in cells]
-    compared = [name for name in names if name[2] not in ("teacher", BASELINE) and (*name[:2], BASELINE) in cells]
+    compared = [name for name in names if name[2] == PRIMARY and (*name[:2], BASELINE) in cells]
     p_values = [paired_difference(cells[name].metrics[METRICS[0]],
                                   cells[*name[:2], BASELINE].metrics[METRICS[0]]).p_value for name in compared]
     corrected = dict(zip(compared, holm(p_values), strict=True))
@@ -59,23 +83,31 @@ def records_of(table: Table, cells: Cells) -> dict[str, list[Record]]:
         cell = cells[name]
         extra = {"p (Holm)": f"{corrected[name]:.3f}" if name in corrected else "-"}
         rows.setdefault(dataset, []).append(Record(
-            model=model, method=label, seeds=cell.seeds, metrics=cell.metrics, parameters=cell.facts["parameters"],
-            extra=extra))
+            model=model, method=label, seeds=range(len(cell.seeds)), metrics=cell.metrics,
+            parameters=cell.facts["parameters"], extra=extra))
     return rows
 
 
 def chosen(objective: Mapping[str, Any]) -> str:
-    """An objective in few words: what differs from the cross-entropy alone."""
+    """An objective of a line in few words: all that differs from the cross-entropy alone."""
     short = {"soft_target_kl": "alpha", "temperature": "T", "type_pair_correlation": "beta",
              "label_smoothing": "smoothing"}
-    default = {"soft_target_kl": 0.0, "temperature": 1.0, "type_pair_correlation": 0.0, "label_smoothing": 0.0}
-    words = [f"{short[name]} {objective[name]:g}" for name in short if objective[name] != default[name]]
-    words += [f"{name} {weight:g}" for name, weight in objective.get("others", ())]
+    default = plain(hj.Objective(), "objective")
+    words = []
+    for name in (*short, *(name for name in objective if name not in short)):
+        value = objective.get(name)
+        if name == "others":
+            words += [f"{loss} {weight:g}" for loss, weight in objective["others"]]
+        elif name in objective and value != default.get(name):
+            words.append(f"{short.get(name, name)} {value:g}" if isinstance(value, (int, float)) else f"{name} {value}")
     return ", ".join(words) or "-"
 
 
 def render(name: str, table: Table, store: ResultStore, console: Console) -> list[Path]:
-    """Prints the table and writes NAME.md, NAME.tex, NAME.csv, NAME-GRAPH.png and NAME-ranks.png into the store."""
+    """Prints the table and writes NAME.md, .tex, .csv, NAME-GRAPH.png and NAME-ranks.png into the store's folder.
+
+    A table limited to some graphs, models or methods is NAME-part. Raises SystemExit where nothing is finished.
+    """
     cells = cells_of(table, store)
     by_dataset = records_of(table, cells)
     if not by_dataset:
@@ -84,6 +116,9 @@ def render(name: str, table: Table, store: ResultStore, console: Console) -> lis
               for dataset, rows in by_dataset.items()}
     for shown in tables.values():
         console.print(shown.to_rich())
+    whole = TABLES[name]
+    if (table.datasets, table.models, table.methods) != (whole.datasets, whole.models, whole.methods):
+        name += "-part"
     parts = (over_all(table, cells), choices(table, cells), teachers(table, cells), cost_table(table, cells))
     summary = "\n\n".join(part for part in parts if part)
     console.print(summary, soft_wrap=True, highlight=False, markup=False)
@@ -114,10 +149,17 @@ def over_all(table: Table, cells: Cells) -> str:
     blocks = len(next(iter(scores.values()), ()))
     whole = len(table.datasets) * len(table.models)
     finished = f"{blocks} of {whole} pairs of a graph and a model have every method."
-    effect = detectable(table.seeds)
-    power = (f"Wilcoxon's test of {table.seeds} seeds finds a true difference of {effect:g} standard deviations of the "
-             "paired differences in 80 % of cases (before Holm's correction), a smaller one more rarely."
-             if np.isfinite(effect) else f"{table.seeds} seeds can never give p < 0.05.")
+    family = sum((d, m, PRIMARY) in cells for d in table.datasets for m in table.models)
+    effects = [detectable(table.seeds, alpha=0.05 / k) for k in (1, max(family, 1))]
+    words = [f"{effect:g} standard deviations of the paired differences" if np.isfinite(effect) else
+             "none, however large" for effect in effects]
+    smallest = min(1, family * 2 / 2**table.seeds)
+    power = (f"p (Holm): the {family} tests of {PRIMARY} against the {BASELINE} are one family; with {table.seeds} "
+             f"seeds the smallest corrected p is {smallest:.2g}. The p of other methods stand alone. The true "
+             f"difference that a test finds in 80 % of cases: by itself {words[0]}, as the first of the family "
+             f"{words[1]}.")
+    commits = sorted({str(cell.environment.get("git_commit", "unknown"))[:7] for cell in cells.values()})
+    power += f" Compared is {metric_label(METRICS[0])}. Lines were made at {', '.join(commits)}."
     lines = ["## Over all graphs and models", "", finished, power]
     if blocks and BASELINE in scores:
         counts = wins(scores, BASELINE)
@@ -131,23 +173,22 @@ def over_all(table: Table, cells: Cells) -> str:
             lines.append(f"| {label} | {'-' if label == BASELINE else f'{d:+.2f}'} | " + " | ".join(map(str, won))
                          + f" | {rank} |")
         if ranks is not None:
+            test = "Wilcoxon" if len(scores) == 2 else "Friedman"
             lines += ["", f"Ranks: 1 is best; differences below {ranks.critical_difference:.2f} are not significant "
-                      f"(Nemenyi, 5 %); Friedman's p {ranks.p_value:.3f}, {ranks.blocks} blocks. Wins: means above the "
-                      f"{BASELINE}'s."]
+                      f"(Nemenyi, 5 %), as far as {ranks.blocks} pairs that share graphs and models count as "
+                      f"independent; {test}'s p {ranks.p_value:.3f}. Wins: means above the {BASELINE}'s."]
     return "\n".join(lines)
 
 
 def choices(table: Table, cells: Cells) -> str:
     """The grids, as they were tried, and what was chosen."""
-    lines = ["## What was tried", "", f"On validation, {table.tuning_seeds} seeds each; the first seeds of the table."]
+    lines = ["## What was tried", "", "Chosen by the mean of validation macro-F1 over seeds that are not in the table."]
     for label in table.methods:
-        method = METHODS[label]
-        if method.like is not None:
-            order = ", the teacher's nodes in another order" if method.shuffled else ""
-            text = f"as chosen for {method.like}{order}"
-        else:
-            text = "; ".join(chosen(dataclasses.asdict(objective)) for objective in table.grid(label))
-        lines.append(f"- {label}: {'nothing to choose' if text == '-' else text}")
+        tried = list(dict.fromkeys(name[2].partition(" (search) ")[2] for name in cells
+                                   if name[2].startswith(f"{label} (search) ")))
+        if METHODS[label].like is not None:
+            tried = [f"as chosen for {METHODS[label].like}, the teacher's nodes in another order"]
+        lines.append(f"- {label}: {'; '.join(tried) or 'nothing to choose'}")
     tuned = [label for label in table.methods if len(METHODS[label].grid) > 1]
     lines += ["", "Chosen:", "", f"| graph | model | {' | '.join(tuned)} |", "| --- | --- |" + " --- |" * len(tuned)]
     for dataset in table.datasets:

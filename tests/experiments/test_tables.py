@@ -47,7 +47,13 @@ def pretended(monkeypatch):
         assert (teacher is None) == (not config["objective"].needs_teacher)
         scores = quality(config) + 0.001 * np.arange(config["seeds"]) ** 2
         names = [f"{split}_{kind}_f1" for split in ("val", "test") for kind in ("micro", "macro")]
-        store.append(config, seeds=range(config["seeds"]), metrics=dict.fromkeys(names, scores),
+        seeds = arguments["seeds"]
+        assert seeds[0] == config["first_seed"] and len(seeds) == config["seeds"]
+        if arguments["keep"]:
+            store.save_arrays(key(config), {"x": np.zeros(1)})
+        if not arguments["record"]:
+            return
+        store.append(config, seeds=seeds, metrics=dict.fromkeys(names, scores),
                      facts={"parameters": 100}, seconds=1)
         tracker.update(done + 1)
 
@@ -120,13 +126,14 @@ def test_a_table_is_run_chosen_resumed_and_drawn(pretended, tmp_path, monkeypatc
     with pytest.raises(SystemExit) as code:
         tables.main(Settings(**limits), QUIET)
     assert code.value.code == 130 and len(pretended) == 19
+    (tmp_path / "arrays.jsonl").unlink()  # parameters that are lost are trained again, and no line is written twice
     tables.main(Settings(**limits), QUIET)
-    assert len(pretended) == 2 * 38  # none twice
-    drawn = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.suffix in (".md", ".tex", ".png")}
-    assert set(drawn) == {"hire.md", "hire.tex", "hire-imdb_gtn.png", "hire-ranks.png"}
+    assert len(pretended) == 2 * 38 + 1 and pretended[19] == "teacher"
+    drawn = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.name.startswith("hire")}
+    assert set(drawn) == {f"hire-part{end}" for end in (".md", ".tex", ".csv", "-imdb_gtn.png", "-ranks.png")}
 
     tables.main(Settings(**limits), QUIET)
-    assert len(pretended) == 76
+    assert len(pretended) == 77
     fresh = tmp_path / "undisturbed"
     monkeypatch.setattr(tables_cells, "train_cell", train)
     tables.main(Settings(**(limits | {"out": fresh})), QUIET)
@@ -136,20 +143,26 @@ def test_a_table_is_run_chosen_resumed_and_drawn(pretended, tmp_path, monkeypatc
         tables.main(Settings(**(limits | {"out": folder, "render": True})), QUIET)
         assert {name: (folder / name).read_bytes() for name in drawn} == drawn
 
-    text = drawn["hire.md"].decode()
+    text = drawn["hire-part.md"].decode()
     assert "| imdb_gtn | RGCN | smoothing 0.1 | alpha 1, T 2 | beta 5 | alpha 4, T 2, beta 0.1 |" in text
+    assert "- node-level: alpha 1; alpha 4; alpha 1, T 2; alpha 4, T 2; alpha 1, T 4; alpha 4, T 4\n" in text
+    # ten of one sign in each of two tests: 2 / 2 ** 7, and twice that
+    assert "| RGCN | HIRE | 0.031 |" in text and "| RGCN | node-level | - |" in text and "| 0.016 |" in text
+    assert "the 2 tests of HIRE against the student are one family; with 7 seeds the smallest corrected p is 0" in text
     assert "2 of 2 pairs of a graph and a model have every method." in text
     assert "| shuffled teacher | -4.00 | 0 | 0 | 2 |" in text and "| 2 | 0 | 0 |" in text
     assert "| imdb_gtn | HAN | 100 / 100 | 2 / 2 | 1.0 / 1.0 | 2.0 / 2.0 | 1 / 1 |" in text
     lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert len(lines) == 76 + 4 and {line["config"]["seeds"] for line in lines} == {0, 3, 7}
+    starts = {line["config"]["label"].partition(" (")[2]: line["seeds"][0] for line in lines if line["seeds"]}
+    assert starts == {"": 0, "search)": 2000} and lines[0]["seeds"][0] == 1000
 
 
 def test_an_unfinished_table_is_drawn_as_far_as_it_is(pretended, tmp_path):
     limits = {"out": tmp_path, "datasets": ("imdb_gtn",), "models": ("RGCN",)}
     tables.main(Settings(**limits, methods=("student", "node-level")), QUIET)
     tables.main(Settings(**limits, render=True), QUIET)
-    text = (tmp_path / "hire.md").read_text()
+    text = (tmp_path / "hire-part.md").read_text()
     assert "| RGCN | node-level |" in text and "| RGCN | HIRE |" not in text
     assert "0 of 1 pairs of a graph and a model have every method." in text
     with pytest.raises(SystemExit, match="no finished cell of the table 'hire_same_size'"):
@@ -162,13 +175,15 @@ def test_dry_run_counts_cells_and_trains_none(pretended, tmp_path, monkeypatch, 
     tables.main(Settings(**limits, dry_run=True), Console(width=200))
     printed = capsys.readouterr().out
     # 150 epochs of 0.1 s: 8 cells of 10 seeds, 30 of 3
-    assert not pretended and f"{(8 * 10 + 30 * 3) * 150 * 0.1 / 3600:.1f} hours at most" in printed and "38" in printed
+    assert not pretended and f"{(8 * 10 + 30 * 3) * 150 * 0.1 / 3600:.1f} hours" in printed and "38" in printed
 
 
 @pytest.mark.parametrize(("changes", "message"), [
     ({"models": ("MLP",)}, "--models: unknown 'MLP'; the table hire has RGCN, HAN, HGT, SimpleHGN"),
     ({"datasets": ("cora",)}, "--datasets: unknown 'cora'; the table hire has imdb_gtn, acm_hgb, dblp_hgb"),
     ({"methods": ("hint",)}, "--methods: unknown 'hint'; the table hire has student, label smoothing"),
+    ({"seeds": 2}, "--seeds: the search takes the first 3 teachers, got 2 seeds"),
+    ({"devices": 2}, "--devices: 2 devices do not divide the 3 seeds of a cell"),
 ])
 def test_unknown_names_are_said(changes, message, tmp_path):
     with pytest.raises(SystemExit, match=message):
@@ -228,4 +243,31 @@ def test_one_pair_is_trained_for_real(tmp_path, monkeypatch):
     assert set(taught) == {"node-level", "shuffled teacher"}
     assert all((curve["train_soft_target_kl"] > 0).all() for curve in taught.values())
     assert not np.allclose(*(curve["train_soft_target_kl"] for curve in taught.values()))
-    assert (tmp_path / "smoke" / "hire.md").read_text().startswith("# HIRE, compressed students")
+    assert (tmp_path / "smoke" / "hire-part.md").read_text().startswith("# HIRE, compressed students")
+
+
+def test_lines_of_another_run_are_not_drawn(pretended, tmp_path):
+    """Another number of epochs is another teacher and another student: the run that ended last is drawn, whole."""
+    limits = {"out": tmp_path, "datasets": ("imdb_gtn",), "models": ("RGCN",), "methods": ("student", "node-level")}
+    tables.main(Settings(**limits), QUIET)
+    first = len(pretended)
+    tables.main(Settings(**limits, epochs=5), QUIET)
+    assert len(pretended) == 2 * first
+    table = tables.asked(Settings(**limits))
+    store = ResultStore(tmp_path)
+    drawn = tables_report.cells_of(table, store)
+    shown = {name[2]: cell.config["network"]["epochs"] for name, cell in drawn.items()}
+    assert set(shown.values()) == {5} and {"teacher", "student", "node-level"} <= set(shown)
+    assert sum("(search)" in name for name in shown) == 6
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+def test_every_objective_can_be_computed_on_many_labels_too(table):
+    """Those of the tables' grids, on the target's labels [N, C]; a term that cannot would stop a run in its middle."""
+    rng = np.random.default_rng(0)
+    rows = {"a": rng.random((6, 4), np.float32), "b": rng.random((3, 4), np.float32)}
+    output = hj.ModelOutput(jnp.asarray(rng.random((6, 3), np.float32)), (rows, rows, {"a": rows["a"]}), ())
+    for method in table.methods:
+        for objective in table.grid(method):
+            total, _ = objective(output, jnp.ones((6, 3), int), teacher=output, where=np.ones(6, bool))
+            assert np.isfinite(total), method

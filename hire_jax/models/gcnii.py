@@ -76,7 +76,7 @@ class GCNII(nn.Module, kw_only=True):
     `apply(variables, graph, train=False)` returns a `ModelOutput` whose logits are [N_target, num_classes], whose
     hidden is ({}, {type: h^0}, {target: h^L}), before dropout, and whose attention is (). Raises GraphError when
     `target` is not a node type, or a type that is needed has no features or features of another width; ValueError for
-    fewer than one layer, alpha outside [0, 1] or theta not above 0.
+    fewer than one layer, alpha outside [0, 1] or a negative theta.
     """
 
     target: str
@@ -92,8 +92,8 @@ class GCNII(nn.Module, kw_only=True):
     def __call__(self, graph: HeteroGraph, *, train: bool = False) -> ModelOutput:
         if self.layers < 1:
             raise ValueError(f"layers must be at least 1, got {self.layers}")
-        if not (0 <= self.alpha <= 1 and self.theta > 0):
-            raise ValueError(f"alpha must be in [0, 1] and theta above 0, got {self.alpha} and {self.theta}")
+        if not (0 <= self.alpha <= 1 and self.theta >= 0):
+            raise ValueError(f"alpha must be in [0, 1] and theta at least 0, got {self.alpha} and {self.theta}")
         types = graph.receptive_field(self.target, len(graph.node_types))[0]  # a closed set
         x = read_features(graph, types, self.dtype, reader="GCNII")
         dense = SharedDense(features=self.hidden, dtype=self.dtype, name="input")

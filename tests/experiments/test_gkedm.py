@@ -342,12 +342,12 @@ def test_a_figure_of_depths_tells_the_module_from_its_backbone(tmp_path, monkeyp
     drawn, original = [], axes.errorbar
 
     def errorbar(self, x, y, *args, **options):
-        drawn.append((options.get("label"), x, np.round(y, 2).tolist(), options.get("fmt")))
+        drawn.append((options.get("label"), np.round(x).tolist(), np.round(y, 2).tolist(), options.get("fmt")))
         return original(self, x, y, *args, **options)
 
     monkeypatch.setattr(axes, "errorbar", errorbar)
     assert gkedm_figures.draw("C6", {"a": records, "b": records[:4]}, tmp_path) == [tmp_path / "C6.png"]
-    lines = [(f"{model}{suffix}", ["2", "16"], [56.0, 63.0], dashes) for model in ("GCN", "GAT")
+    lines = [(f"{model}{suffix}", [0, 1], [56.0, 63.0], dashes) for model in ("GCN", "GAT")
              for suffix, dashes in ((" + GKEDM", "-"), ("", "--"))]
     assert drawn == lines + lines[:2]
     assert (tmp_path / "C6.png").read_bytes().startswith(b"\x89PNG")

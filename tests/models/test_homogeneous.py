@@ -525,7 +525,7 @@ def test_sage_gives_the_same_in_both_orders_of_its_products(small):
     (MODELS["appnp"].clone(layers=0), ValueError, "layers must be at least 1, got 0"),
     (MODELS["appnp"].clone(hops=-1), ValueError, r"hops must be at least 0 and alpha in \[0, 1\], got -1 and 0.1"),
     (MODELS["appnp"].clone(alpha=3.0), ValueError, r"alpha in \[0, 1\], got .* and 3.0"),
-    (MODELS["gcnii"].clone(theta=-2.0), ValueError, r"alpha must be in \[0, 1\] and theta above 0, got 0.1 and -2.0"),
+    (MODELS["gcnii"].clone(theta=-2.0), ValueError, r"in \[0, 1\] and theta at least 0, got 0.1 and -2.0"),
     (MODELS["gcnii"].clone(layers=0), ValueError, "layers must be at least 1, got 0"),
     (MODELS["gatv2"].clone(layers=1), GraphError, "projection=False reads features, but node type 'venue' has none"),
     (MODELS["sgc"], GraphError, "SGC reads features, but node type 'venue' has none"),

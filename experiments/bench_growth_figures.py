@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hire_jax.files import write_whole
+from hire_jax.figures import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,23 +86,10 @@ def _timings(axes: Axes, x: Sequence[float], rows: Sequence[Mapping[str, Any]], 
 
 @contextmanager
 def _figure(path: Path, panels: int, title: str) -> Iterator[list[Axes]]:
-    """Panels side by side, written to `path` at the end; own defaults, no date and no version in the file."""
-    try:
-        import matplotlib
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError('figures need matplotlib: pip install "hire-jax[experiments]"') from error
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
-        figure = Figure((5.4 if panels == 1 else 8.4, 3.8), dpi=150, layout="constrained")
-        FigureCanvasAgg(figure)
+    """Panels side by side, written to `path` at the end."""
+    with new_figure(path, (5.4 if panels == 1 else 8.4, 3.8)) as figure:
         axes = [figure.add_subplot(1, panels, panel + 1) for panel in range(panels)]
         for each in axes:
             each.grid(color="0.92", zorder=0)
         yield axes
         figure.suptitle(title)
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png", metadata={"Software": None})
-    write_whole(path, picture.getvalue())

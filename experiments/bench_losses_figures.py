@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments.bench_growth_figures import COLORS
-from hire_jax.files import write_whole
+from hire_jax.figures import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,19 +32,9 @@ def losses_figure(results: Mapping[str, Mapping[str, Any]], path: str | os.PathL
     Raises:
       ImportError: matplotlib is not installed.
     """
-    try:
-        import matplotlib
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError('figures need matplotlib: pip install "hire-jax[experiments]"') from error
     path, across = Path(path), min(_LOSSES_A_ROW, len(results))
     down = -(-len(results) // across)
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update({"font.size": 8, "axes.spines.top": False, "axes.spines.right": False})
-        figure = Figure((4.6 * across, 1.75 * down + 0.7), dpi=120, layout="constrained")
-        FigureCanvasAgg(figure)
+    with new_figure(path, (4.6 * across, 1.75 * down + 0.7), dpi=120, font_size=8) as figure:
         grid = figure.subplots(down, 2 * across, squeeze=False, sharex=True)
         times, memories = grid[:, ::2].ravel(), grid[:, 1::2].ravel()
         for panels, unit in ((times, "ms"), (memories, "MiB")):
@@ -69,9 +58,6 @@ def losses_figure(results: Mapping[str, Mapping[str, Any]], path: str | os.PathL
                 found.setdefault(label, handle)
         labels = [label for label in (*(label for label, _, _ in _FORMS.values()), _ENDED) if label in found]
         figure.legend([found[label] for label in labels], labels, loc="outside upper left", ncols=4, frameon=False)
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png", metadata={"Software": None})
-    write_whole(path, picture.getvalue())
     return path
 
 

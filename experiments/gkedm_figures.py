@@ -1,6 +1,5 @@
 """Figures of the GKEDM experiments: bars of methods, or lines against alpha (C4) and depth (C6)."""
 
-import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 import hire_jax as hj
-from hire_jax.files import write_whole
 from hire_jax.report import Record
 
 AXES = {"C4": "weight of the attention maps", "C6": "layers"}
@@ -28,18 +26,8 @@ def draw(name: str, records: Mapping[str, Sequence[Record]], folder: Path) -> li
 
 def _lines(name: str, records: Mapping[str, Sequence[Record]], path: Path) -> Path:
     """Mean and sd of test accuracy; a backbone has a colour, with the module solid and without it dashed."""
-    try:
-        import matplotlib
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError('figures need matplotlib: pip install "hire-jax[experiments]"') from error
     models = list(dict.fromkeys(record.model for rows in records.values() for record in rows))
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
-        figure = Figure((3.4 * len(records) + 0.6, 3.4), dpi=150, layout="constrained")
-        FigureCanvasAgg(figure)
+    with hj.figures.new_figure(path, (3.4 * len(records) + 0.6, 3.4)) as figure:
         for panel, (dataset, rows) in zip(figure.subplots(1, len(records), squeeze=False)[0], records.items(),
                                           strict=True):
             values: dict[str, dict[tuple[str, bool], np.ndarray]] = {record.model: {} for record in rows}
@@ -64,7 +52,4 @@ def _lines(name: str, records: Mapping[str, Sequence[Record]], path: Path) -> Pa
         first.set_ylabel("test accuracy (%), mean ± sd over seeds")
         handles, labels = first.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False)
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png", metadata={"Software": None})
-    write_whole(path, picture.getvalue())
     return path

@@ -1,12 +1,10 @@
 """Figures of a table: bars a graph, and average ranks on a line with the critical difference."""
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import hire_jax as hj
 from experiments.statistics import Ranking, ranking
-from hire_jax.files import write_whole
 from hire_jax.report import Record
 
 
@@ -35,25 +33,15 @@ def cliques(ranks: Sequence[float], difference: float) -> list[tuple[int, int]]:
 
 def rank_figure(found: Ranking, path: Path) -> Path:
     """A critical-difference diagram (Demsar, JMLR 7, 2006): methods joined by a bar are not told apart."""
-    try:
-        import matplotlib
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError('figures need matplotlib: pip install "hire-jax[experiments]"') from error
     names = sorted(found.ranks, key=lambda name: found.ranks[name])
     ranks = [found.ranks[name] for name in names]
     half = (len(names) + 1) // 2
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update({"font.size": 9})
-        figure = Figure((6.4, 1.5 + 0.26 * half), dpi=150, layout="constrained")
-        FigureCanvasAgg(figure)
+    with hj.figures.new_figure(path, (6.4, 1.5 + 0.26 * half)) as figure:
         axes = figure.subplots()
         margin = 0.28 * len(names)  # for names beside the axis
         axes.set(xlim=(1 - margin, len(names) + margin), ylim=(-half - 1.2, 1.6), yticks=[])
         axes.spines[["left", "right", "bottom"]].set_visible(False)
-        axes.spines["top"].set_position(("data", 0))
+        axes.spines["top"].set(visible=True, position=("data", 0))
         axes.spines["top"].set_bounds(1, len(names))
         axes.xaxis.set_ticks_position("top")
         axes.set_xticks(range(1, len(names) + 1))
@@ -71,7 +59,4 @@ def rank_figure(found: Ranking, path: Path) -> Path:
             axes.text(end, depth + 0.06, f"{name} ({rank:.2f})", ha="left" if left else "right", va="bottom")
         axes.set_xlabel(f"average rank over {found.blocks} pairs of a graph and a model, 1 is best")
         axes.xaxis.set_label_position("bottom")
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png", metadata={"Software": None})
-    write_whole(path, picture.getvalue())
     return path

@@ -8,7 +8,8 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,8 +20,9 @@ from hire_jax.report import Record, finite_values, is_fraction, metric_label, sa
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-__all__ = ["bar_figure", "curve_figure", "hire_figure"]
+__all__ = ["bar_figure", "curve_figure", "hire_figure", "new_figure"]
 
 # Okabe and Ito's colours, told apart with every common colour blindness; grey first, for the teacher.
 _PALETTE = ("#8C8C8C", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
@@ -92,14 +94,7 @@ def _legend_width(names: Sequence[str], across: int) -> float:
 def _figure(
     records: Sequence[Record], path: Path, metric: str | None, curves: Sequence[str], title: str
 ) -> Path:
-    """The same records always give the same bytes: own defaults, no date and no version in the file."""
-    try:
-        import matplotlib
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.patches import Patch
-    except ImportError as error:
-        raise ImportError('figures need matplotlib: pip install "hire-jax[experiments]"') from error
+    """Bars over curves, with one legend."""
     bare = [f"{r.model} {r.method}" for r in records if metric is not None and metric not in r.metrics]
     absent = [name for name in curves if not any(name in record.history for record in records)]
     if not records or bare or absent:
@@ -110,11 +105,9 @@ def _figure(
     style = {name: _style(i) for i, name in enumerate(methods)}
     heights = [3.4] * (metric is not None) + [2.3] * len(curves)
     width = max(7.2, 2.9 * len(models) * bool(curves), 0.6 * len(records) * (metric is not None) + 1.5)
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
-        figure = Figure((width, sum(heights) + 1.0), dpi=150, layout="constrained")
-        FigureCanvasAgg(figure)
+    with new_figure(path, (width, sum(heights) + 1.0)) as figure:
+        from matplotlib.patches import Patch
+
         grid = figure.add_gridspec(len(heights), len(models), height_ratios=heights)
         if metric is not None:
             _bars(figure.add_subplot(grid[0, :]), records, models, style, metric)
@@ -135,10 +128,36 @@ def _figure(
         note = {"title": "; ".join(parts), "title_fontsize": 8, "frameon": False}
         figure.legend(handles=keys, loc="outside lower center", ncols=across, **note)
         figure.suptitle(title)
+    return path
+
+
+@contextmanager
+def new_figure(path: str | os.PathLike[str], size: tuple[float, float], *, dpi: int = 150,
+               font_size: int = 9) -> Iterator[Figure]:
+    """An empty figure that is written to `path` as a PNG when the block ends; an error in the block writes nothing.
+
+    The same drawing always gives the same bytes: own defaults, whatever the user's, no date and no version in the file.
+
+    Args:
+      size: width and height in inches; dpi: dots an inch; font_size: in points.
+
+    Raises ImportError where matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError('figures need matplotlib: pip install "hire-jax[experiments]"') from error
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update({"font.size": font_size, "axes.spines.top": False, "axes.spines.right": False})
+        figure = Figure(size, dpi=dpi, layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure
         picture = io.BytesIO()
         figure.savefig(picture, format="png", metadata={"Software": None})
-    write_whole(path, picture.getvalue())
-    return path
+    write_whole(Path(path), picture.getvalue())
 
 
 def _bars(

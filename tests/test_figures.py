@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 
-from hire_jax.figures import bar_figure, curve_figure, hire_figure
+from hire_jax.figures import bar_figure, curve_figure, hire_figure, new_figure
 from hire_jax.report import Record, results_table
 
 
@@ -106,3 +106,15 @@ def test_without_matplotlib_tables_work_and_figures_name_the_extra(monkeypatch, 
 def test_importing_the_package_does_not_import_matplotlib():
     code = "import sys, hire_jax; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_error_while_drawing_leaves_the_older_figure(tmp_path):
+    path = tmp_path / "figure.png"
+    path.write_bytes(b"older")
+    with pytest.raises(KeyError), new_figure(path, (2, 2)) as figure:
+        figure.add_subplot().plot([0, 1], [0, 1])
+        raise KeyError
+    assert path.read_bytes() == b"older"
+    with new_figure(path, (2, 2)) as figure:
+        figure.add_subplot().plot([0, 1], [0, 1])
+    assert path.read_bytes().startswith(b"\x89PNG")

@@ -92,7 +92,7 @@ class GKEDMLayer(nn.Module, kw_only=True):
         message, attention, weights = softmax_sum(
             destination, edges, scores, values, itself, self_loops=self.self_loops,
             drop=lambda rows: drop(rows, train=train))
-        if self.value_weighted:  # a_e |v_j| over its sum is the softmax of s_e + log |v_j|
+        if self.value_weighted and scores:  # a_e |v_j| over its sum is the softmax of s_e + log |v_j|
             lengths = [0.5 * jnp.log(jnp.sum(jnp.square(rows), axis=-1) + 1e-12) for rows in (*values, itself)]
             columns = [*(pattern.cols for _, _, pattern in edges), slice(None)]
             weights = joint_softmax(edges, [score + length[column] for score, length, column
@@ -185,11 +185,14 @@ class GKEDM(nn.Module, kw_only=True):
         return ModelOutput(logits=logits, hidden=(*output.hidden, *hidden), attention=(*output.attention, attention))
 
     def _layer(self, features: int, concat: bool) -> GKEDMLayer:
-        width = self.backbone.hidden if self.width is None else self.width
-        return GKEDMLayer(features=features, heads=self.heads, key_features=width, concat=concat,
+        return GKEDMLayer(features=features, heads=self.heads, key_features=self._width, concat=concat,
                           attention_dropout=self.attention_dropout, self_loops=self.self_loops,
-                          relation_wise=self.relation_wise,
-                          value_weighted=self.value_weighted, dtype=self.dtype, name="attention")
+                          relation_wise=self.relation_wise, value_weighted=self.value_weighted, dtype=self.dtype,
+                          name="attention")
+
+    @property
+    def _width(self) -> int:
+        return self.backbone.hidden if self.width is None else self.width
 
     def _convolution(self, graph: HeteroGraph, z: Hidden, h: Hidden, x: Hidden, drop: Dropout,
                      train: bool) -> tuple[jax.Array, list[Hidden], Attention]:
@@ -203,7 +206,7 @@ class GKEDM(nn.Module, kw_only=True):
 
     def _classifier(self, graph: HeteroGraph, z: Hidden, h: Hidden, x: Hidden, drop: Dropout,
                     train: bool) -> tuple[jax.Array, list[Hidden], Attention]:
-        target, width = self.backbone.target, self.backbone.hidden if self.width is None else self.width
+        target, width = self.backbone.target, self._width
         message, attention = self._layer(width, True)(graph, x, target, train=train)
         y = nn.Dense(width, dtype=self.dtype, name="output")(message)
         if self.residual:

@@ -297,6 +297,15 @@ def test_heads_that_do_not_divide_are_refused(awkward, hidden, options, named):
         parameters(GKEDMLayer(**options), awkward, hidden, "paper")
 
 
+@pytest.mark.parametrize("value_weighted", [False, True])
+def test_a_type_that_nothing_reaches_gets_nothing(value_weighted):
+    graph = HeteroGraph.from_arrays({"a": 3, "b": 2}, {("a", "to", "b"): [[], []]}, {"a": np.ones((3, 4), np.float32)})
+    layer: Any = GKEDMLayer(features=4, heads=2, self_loops=False, value_weighted=value_weighted)
+    (rows, attention), _ = layer.init_with_output(jax.random.key(0), graph, {"a": graph.features["a"]}, "a")
+    np.testing.assert_array_equal(rows, np.zeros((3, 4)))
+    assert attention == {}
+
+
 def test_a_relation_named_as_a_node_itself_is_refused(awkward, hidden):
     graph = awkward.add_relations({OWN: [[0], [1]], ("author", "self", "author"): [[0], [1]]})
     layer = GKEDMLayer(features=6, heads=2)

@@ -37,7 +37,7 @@ from experiments.memory import use_heap_for_large_arrays
 from experiments.networks import build, coupled_adam, prepared
 from experiments.reference import hgb
 from experiments.reference import planetoid as homogeneous
-from experiments.settings import TrainingSettings, resumable
+from experiments.settings import TrainingSettings, load_named, resumable
 from experiments.store import Cell, ResultStore
 
 TUNING_SEEDS = 3
@@ -88,7 +88,7 @@ def main(settings: Settings, console: Console | None = None) -> dict[tuple[str, 
     cells: dict[tuple[str, str], Cell] = {}
     with resumable(settings.out, console):
         for name in settings.datasets:
-            dataset = load(name, settings.root)
+            dataset = load_named(name, settings.root)
             jobs = plan(name, dataset, settings)
             console.print(f"{dataset!r}\n{len(jobs)} cells; results in {settings.out}", soft_wrap=True, highlight=False)
             if not settings.render:
@@ -101,12 +101,6 @@ def main(settings: Settings, console: Console | None = None) -> dict[tuple[str, 
     if not settings.tune:
         report(cells, settings, store, console)
     return cells
-
-
-def load(name: str, root: Path | None) -> hj.Dataset:
-    """A dataset of NAME or NAME/SPLIT."""
-    name, _, split = name.partition("/")
-    return hj.load_dataset(name, root=root, split=split or None)
 
 
 def plan(name: str, dataset: hj.Dataset, settings: Settings) -> list[Job]:

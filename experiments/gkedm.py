@@ -29,11 +29,11 @@ import hire_jax as hj
 from experiments import gkedm_figures
 from experiments.configs.gkedm import MODULE
 from experiments.console import warn
-from experiments.gkedm_cells import Cells, Job, prepared, run, with_needed
-from experiments.gkedm_claims import CLAIMS, Finding, distillation, enhancement, findings, verdict
+from experiments.gkedm_cells import Cells, Job, positioned, run, with_needed
+from experiments.gkedm_claims import CLAIMS, Finding, Scores, distillation, enhancement, findings, verdict
 from experiments.keys import key
 from experiments.memory import use_heap_for_large_arrays
-from experiments.settings import TrainingSettings, resumable
+from experiments.settings import TrainingSettings, load_named, resumable
 from experiments.store import Cell, ResultStore
 
 
@@ -98,12 +98,11 @@ def parts(settings: Settings) -> list[tuple[str, Callable[[Cells, str], list[Job
 
 def load(name: str, settings: Settings) -> hj.Dataset:
     """A dataset of NAME or NAME/SPLIT, with positional encodings. Raises SystemExit for one of several node types."""
-    base, _, split = name.partition("/")
-    dataset = hj.load_dataset(base, root=settings.root, split=split or None)
+    dataset = load_named(name, settings.root)
     if len(dataset.graph.node_types) > 1:
         raise SystemExit(f"--datasets: {name} has the node types {', '.join(dataset.graph.node_types)}; the backbones "
                          "here read features of one type")
-    return prepared(dataset, max(MODULE.positions, 1), settings.out / "positions")
+    return positioned(dataset, max(MODULE.positions, 1), settings.out / "positions")
 
 
 def report(tables: Sequence[Table], settings: Settings, store: ResultStore, console: Console) -> None:
@@ -121,9 +120,7 @@ def report(tables: Sequence[Table], settings: Settings, store: ResultStore, cons
             texts.append(rendered.to_markdown())
         if settings.claim is not None:
             claim = CLAIMS[settings.claim]
-            found = findings(claim, *({pair: {job.label: np.asarray(cells[key(job.config)].metrics[f"{split}_accuracy"])
-                                              for job in jobs} for pair, jobs in table.jobs.items()}
-                                      for split in ("test", "val")))
+            found = findings(claim, accuracies(table, cells, "test"), accuracies(table, cells, "val"))
             text = f"{settings.claim}: {claim.text}\n\n{markdown(claim.measure, found)}\n\n**{verdict(found)}.**\n"
             console.print(text, soft_wrap=True, highlight=False, markup=False)
             texts.insert(0, text)
@@ -137,6 +134,12 @@ def report(tables: Sequence[Table], settings: Settings, store: ResultStore, cons
     store.write_csv()
     console.print(f"Seed-level lines and CSV, tables and figures: {settings.out / 'results.jsonl'}, "
                   f"{settings.out / 'results.csv'}, {', '.join(map(str, written))}", soft_wrap=True, highlight=False)
+
+
+def accuracies(table: Table, cells: Mapping[str, Cell], split: str) -> dict[tuple[str, str], Scores]:
+    """{(graph, backbone): {label: accuracy of every seed}} of a table."""
+    return {pair: {job.label: np.asarray(cells[key(job.config)].metrics[f"{split}_accuracy"]) for job in jobs}
+            for pair, jobs in table.jobs.items()}
 
 
 def record(job: Job, cell: Cell) -> hj.report.Record:

@@ -146,7 +146,7 @@ def train(job: Job, dataset: hj.Dataset, store: ResultStore, tracker: Tracker, d
                optimizer=optimizer, monitor="val_accuracy", devices=devices, initialise=initialise)
 
 
-def prepared(dataset: hj.Dataset, k: int, cache: Path) -> hj.Dataset:
+def positioned(dataset: hj.Dataset, k: int, cache: Path) -> hj.Dataset:
     """The dataset as the cells read it: rows of bags of words sum to 1, and k Laplacian positional encodings."""
     graph = row_normalised(dataset.graph)
     return dataset.with_graph(graph.with_positions(hj.positions.laplacian_positions(graph, k=k, cache=cache)))

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+import hire_jax as hj
+
 
 @dataclasses.dataclass(frozen=True)
 class RunSettings:
@@ -44,6 +46,12 @@ class GraphSettings:
     """A bundled name, or NAME of a NAME.npz in --root or $HIRE_JAX_DATA."""
     split: str | None = None
     """One of the dataset's splits; None takes its default."""
+
+
+def load_named(name: str, root: Path | None) -> hj.Dataset:
+    """A dataset of NAME or NAME/SPLIT, as the command lines take them."""
+    name, _, split = name.partition("/")
+    return hj.load_dataset(name, root=root, split=split or None)
 
 
 @contextmanager

@@ -23,12 +23,11 @@ from rich.console import Console
 
 import hire_jax as hj
 from experiments import tables_report
-from experiments.baselines import load
 from experiments.configs.tables import METHODS, TABLES, Table
-from experiments.console import Tracker, track
+from experiments.console import track
 from experiments.keys import key
 from experiments.memory import use_heap_for_large_arrays
-from experiments.settings import TrainingSettings, resumable
+from experiments.settings import TrainingSettings, load_named, resumable
 from experiments.store import ResultStore
 from experiments.tables_cells import Pair
 from experiments.tables_costs import measure_costs, seconds_of_an_epoch
@@ -103,7 +102,7 @@ def asked(settings: Settings) -> Table:
 def pairs(table: Table, settings: Settings) -> Iterator[Pair]:
     """The models on the graphs, in the order of the table's graphs."""
     for name in table.datasets:
-        dataset = load(name, settings.root)
+        dataset = load_named(name, settings.root)
         for model in table.models:
             pair = Pair(name, dataset, model, table, settings.epochs, 32 if settings.smoke else None, settings.devices)
             pair.check()
@@ -113,33 +112,18 @@ def pairs(table: Table, settings: Settings) -> Iterator[Pair]:
 def run(every: list[Pair], store: ResultStore, console: Console) -> None:
     """Trains every cell that is not finished yet, with a progress bar over them."""
     cells = store.cells()
-    plans = [[key(job.config) in cells for job in pair.plan(cells)] for pair in every]
-    left = sum(not there for plan in plans for there in plan)
-    console.print(f"{sum(map(len, plans))} cells, {left} to train; results in {store.folder}", soft_wrap=True,
+    jobs = [job for pair in every for job in pair.plan(cells)]
+    left = [job.network.epochs for job in jobs if key(job.config) not in cells]
+    console.print(f"{len(jobs)} cells, {len(left)} to train; results in {store.folder}", soft_wrap=True,
                   highlight=False)
     done = 0
-    with track(left, "starting", console=console) as tracker:
+    with track(sum(left), "starting", console=console) as tracker:
         for pair in every:
             while job := next(pair.missing(store.cells()), None):
-                pair.train(job, store, Scaled(tracker, done, job.network.epochs), 0)
-                done += 1
+                pair.train(job, store, tracker, done)
+                done += job.network.epochs
                 tracker.update(done, f"{pair.dataset_name}, {pair.model}, {job.label}")
             measure_costs(pair, store)
-
-
-class Scaled:
-    """Progress of one cell within the whole, where every cell counts as much."""
-
-    def __init__(self, tracker: Tracker, start: float, epochs: int) -> None:
-        self._tracker, self._start, self._epochs = tracker, start, epochs
-
-    def update(self, done: float, doing: str = "") -> None:
-        """`done` epochs of the cell."""
-        self._tracker.update(self._start + min(done / self._epochs, 1), doing)
-
-    def log(self, message: str) -> None:
-        """One line above the bar."""
-        self._tracker.log(message)
 
 
 def dry_run(table: Table, settings: Settings, store: ResultStore, console: Console) -> None:

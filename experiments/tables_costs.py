@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 import hire_jax as hj
+from experiments.bench_memory import program_bytes
 from experiments.networks import build, count_parameters
 from experiments.store import ResultStore
 from experiments.tables_cells import Pair
@@ -40,16 +41,15 @@ def costs(pair: Pair, role: Literal["teacher", "student"]) -> dict[str, float]:
     params = jax.jit(model.init)(jax.random.key(0), graph)
     run = jax.jit(lambda params, graph: model.apply(params, graph).logits).lower(params, graph).compile()
     analysis: Any = run.cost_analysis()
-    memory: Any = run.memory_analysis()
     seconds = []
     for _ in range(REPEATS + 5):  # the first few warm the caches
         start = time.perf_counter()
         jax.block_until_ready(run(params, graph))
         seconds.append(time.perf_counter() - start)
     p50, p95 = 1000 * np.percentile(seconds[5:], [50, 95])
-    peak = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
     return {"parameters": count_parameters(model, pair.data), "flops": float(analysis["flops"]),
-            "p50_milliseconds": round(float(p50), 3), "p95_milliseconds": round(float(p95), 3), "peak_bytes": int(peak)}
+            "p50_milliseconds": round(float(p50), 3), "p95_milliseconds": round(float(p95), 3),
+            "peak_bytes": program_bytes(run)}
 
 
 def seconds_of_an_epoch(pair: Pair, role: str) -> float:

@@ -42,7 +42,8 @@ class Objective:
       variant: of `losses.type_pair_correlation`: "all_pairs", "prototype" or "edges".
       layers: indices into `ModelOutput.hidden` (0 is the input projection) the relation-level term matches,
         or None for all layers between input projection and last. The last layer knows the target type only.
-      distil_rows: "all" target nodes (transductive) or "train" nodes only, for the node-level term and the others.
+      distil_rows: "all" target nodes (transductive) or "train" nodes only, for the node-level term and the others
+        but typed_local_structure, which compares nodes of every type.
       attention_heads: which heads are compared: `heads` of `losses.attention_map_kl`.
       attention_weights: weighs each node of the attention term by how sharp the teacher's attention is ("entropy":
         `losses.attention_reliability`) or by its number of edges ("degree").

@@ -41,7 +41,7 @@ def narrow(monkeypatch):
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    return gkedm_cells.prepared(planted(), 2, tmp_path_factory.mktemp("positions"))
+    return gkedm_cells.positioned(planted(), 2, tmp_path_factory.mktemp("positions"))
 
 
 # ------------------------------------------------------------------------------------------------------- verdicts
@@ -133,7 +133,7 @@ def test_equal_cells_have_one_key_whichever_claim_asks(dataset):
     assert passed["student"] == alphas["alpha 0"]  # which has no teacher
     assert DISTILLATION.attention == 0.1 and passed["+ attention"] == alphas["alpha 0.1"]
     assert keys(CLAIMS["C1"].rows(Cells("planted", dataset, 2), "GCN")) == more
-    again = gkedm_cells.prepared(planted(), 3, None)  # positions are computed from the rest
+    again = gkedm_cells.positioned(planted(), 3, None)  # positions are computed from the rest
     assert keys(CLAIMS["C3"].rows(Cells("planted", again, 2), "GCN")) == passed
 
 
@@ -143,7 +143,7 @@ def test_other_arguments_make_other_cells(dataset):
     base, compact = cells.alone("a", "GCN", large), cells.alone("b", "GCN", small)
     teacher = cells.lifted("c", base, MODULE)
     maps, logits = hj.Objective(attention_map_kl=0.1), hj.Objective(soft_target_kl=1.0)
-    other = gkedm_cells.prepared(planted(seed=1), 2, None)
+    other = gkedm_cells.positioned(planted(seed=1), 2, None)
     jobs = [
         base, compact, teacher, cells.lifted("d", compact, MODULE),
         cells.lifted("d", base, dataclasses.replace(MODULE, heads=4)),
@@ -217,7 +217,7 @@ def test_rows_of_words_sum_to_one_and_positions_are_given(dataset, tmp_path):
     expected = hj.positions.laplacian_positions(planted().graph, k=2)["paper"]
     np.testing.assert_array_equal(dataset.graph.positions["paper"], expected)
     dense = hj.data.synthetic_hetero({"paper": 60}, [("paper", "cites", "paper")], feature_width=6, feature_density=1.0)
-    same = gkedm_cells.prepared(dense, 2, tmp_path)
+    same = gkedm_cells.positioned(dense, 2, tmp_path)
     assert same.graph.features["paper"] is dense.graph.features["paper"] and len(list(tmp_path.iterdir())) == 1
 
 

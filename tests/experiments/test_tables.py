@@ -232,7 +232,7 @@ def test_costs_are_those_of_one_inference(monkeypatch):
 def test_one_pair_is_trained_for_real(tmp_path, monkeypatch):
     """A teacher, its student and a shuffled one: the student learns from what its teacher says."""
     dataset = hj.data.synthetic_hetero({"movie": 30, "actor": 20}, [("actor", "in", "movie")], feature_width=6)
-    monkeypatch.setattr(tables, "load", lambda name, root: dataset)
+    monkeypatch.setattr(tables, "load_named", lambda name, root: dataset)
     tables.main(Settings(out=tmp_path, smoke=True, methods=("student", "node-level", "shuffled teacher")), QUIET)
     cells = ResultStore(tmp_path / "smoke").cells().values()
     labels = [cell.config["label"] for cell in cells]

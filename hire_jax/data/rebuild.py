@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from hire_jax.data.errors import DatasetError
-from hire_jax.data.planetoid import PIECES, csr_arrays, parse_planetoid
+from hire_jax.data.formats.arrays import csr_arrays
+from hire_jax.data.formats.planetoid import PIECES, parse_planetoid
 from hire_jax.data.sources import SOURCES, Source
 from hire_jax.data.write import npz_bytes
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from hire_jax.data.errors import DatasetError
+from hire_jax.data.formats.arrays import csr_arrays, undirected
 from hire_jax.data.unpickle import PickledCSR, load_arrays
 
 PIECES = ("x", "y", "tx", "ty", "allx", "ally", "graph", "test.index")
@@ -52,34 +53,12 @@ def parse_planetoid(files: Mapping[str, bytes], name: str, *, num_val: int = 500
     return {
         "num_nodes/node": np.array(count, dtype=np.int32),
         **csr_arrays("x/node", *_stack([(np.arange(first), allx), (test, tx)]), shape=(count, allx.shape[1])),
-        "edge/node__to__node": undirected(sources, destinations, count),
+        "edge/node__to__node": undirected(sources, destinations),
         "y/node": labels,
         "split/train": np.arange(x.shape[0], dtype=np.int32),
         "split/val": np.arange(x.shape[0], x.shape[0] + num_val, dtype=np.int32),
         "split/test": np.sort(test).astype(np.int32),
     }
-
-
-def csr_arrays(
-    key: str, rows: np.ndarray, columns: np.ndarray, values: np.ndarray, *, shape: tuple[int, int]
-) -> dict[str, np.ndarray]:
-    """The four arrays of CSR features under `key`, from their entries in any order."""
-    order = np.lexsort((columns, rows))
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=shape[0]))])
-    return {
-        f"{key}/indptr": indptr.astype(np.int32),
-        f"{key}/indices": columns[order].astype(np.int32),
-        f"{key}/data": values[order].astype(np.float32),
-        f"{key}/shape": np.array(shape, dtype=np.int32),
-    }
-
-
-def undirected(sources: np.ndarray, destinations: np.ndarray, count: int) -> np.ndarray:
-    """int32 [2, E]: both directions of every edge, sorted, without self loops and duplicates."""
-    ends = np.concatenate([np.stack([sources, destinations]), np.stack([destinations, sources])], axis=1)
-    ends = ends[:, ends[0] != ends[1]].astype(np.int64)
-    unique = np.unique(ends[0] * count + ends[1])
-    return np.stack([unique // count, unique % count]).astype(np.int32)
 
 
 def _matrix(content: Mapping[str, object], piece: str, name: str) -> PickledCSR:

@@ -8,7 +8,7 @@ import pytest
 import scipy.sparse
 
 from hire_jax.data import DatasetError
-from hire_jax.data.planetoid import PIECES, parse_planetoid
+from hire_jax.data.formats.planetoid import PIECES, parse_planetoid
 
 # Nodes 0..3 come before the test range 4..7, of which 6 is absent from the source.
 FEATURES = np.array([[1, 0, 0], [0, 1, 0], [0, 1, 1], [1, 0, 1], [0, 0, 2], [3, 0, 0], [0, 0, 0], [0, 4, 0]])

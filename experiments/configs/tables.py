@@ -38,10 +38,11 @@ METHODS: dict[str, Method] = {
                                         for beta in (0.1, 0.5, 1.0, 5.0, 10.0, 100.0))),
     "HIRE": Method(grid=tuple(Objective(soft_target_kl=alpha, temperature=t, type_pair_correlation=beta)
                               for alpha, t in ((1.0, 1.0), (4.0, 2.0), (4.0, 4.0)) for beta in (0.1, 1.0))),
-    # Each by itself. Between untrained networks on imdb_gtn the weighted terms are 0.06 to 2.4, the cross-entropy 1.2.
+    # Each by itself. Between untrained networks on imdb_gtn the weighted terms are 0.06 to 10, the cross-entropy 1.2.
+    # Not rkd_distance: on imdb_gtn its search took 828 s where the others take 6 to 124 s.
     "best other": Method(grid=tuple(Objective(others={name: weight}) for name, weight in (
-        ("logit_mse", 0.1), ("logit_mse", 1.0), ("rkd_distance", 10.0), ("similarity_preserving", 1000.0),
-        ("attention_transfer", 10_000.0), ("linear_cka", 1.0)))),
+        ("logit_mse", 0.1), ("logit_mse", 1.0), ("similarity_preserving", 1000.0), ("attention_transfer", 10_000.0),
+        ("linear_cka", 1.0), ("linear_cka", 10.0)))),
     "shuffled teacher": Method(like="HIRE", shuffled=True),
 }
 

@@ -9,13 +9,12 @@ Examples:
 """
 
 import dataclasses
-import difflib
 import inspect
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from experiments.made_docs import write_or_check
 from hire_jax import losses
 
 ROOT = Path(__file__).parents[1]
@@ -88,15 +87,7 @@ class Settings:
 
 def main(settings: Settings) -> None:
     """Writes the file, or checks it."""
-    text = render(collect())
-    if not settings.check:
-        settings.out.write_text(text)
-        return
-    found = settings.out.read_text() if settings.out.exists() else ""
-    if found != text:
-        print(*difflib.unified_diff(found.splitlines(), text.splitlines(), "found", "expected", lineterm=""),
-              f"{settings.out} is not current; to write it again: python -m experiments.loss_docs", sep="\n")
-        sys.exit(1)
+    write_or_check(render(collect()), settings.out, check=settings.check, command="python -m experiments.loss_docs")
 
 
 def collect() -> list[LossDoc]:

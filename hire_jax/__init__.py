@@ -1,6 +1,6 @@
 """Knowledge distillation on graphs, heterogeneous first, as pure functions in JAX."""
 
-from hire_jax import data, figures, losses, metapaths, metrics, models, positions, report, sparse, teachers
+from hire_jax import data, figures, interop, losses, metapaths, metrics, models, positions, report, sparse, teachers
 from hire_jax._version import __version__
 from hire_jax.conflicts import pcgrad
 from hire_jax.data import Dataset, DatasetError, load_dataset
@@ -8,7 +8,7 @@ from hire_jax.distill import Objective
 from hire_jax.graph import GraphError, HeteroGraph
 from hire_jax.models import ModelOutput
 from hire_jax.sparse import SparseFeatures
-from hire_jax.training import FitResult, TrainingError, fit, lift, predict, slow_backbone
+from hire_jax.training import FitResult, LeakError, TrainingError, check_leaks, fit, lift, predict, slow_backbone
 
 __all__ = [
     "Dataset",
@@ -16,14 +16,17 @@ __all__ = [
     "FitResult",
     "GraphError",
     "HeteroGraph",
+    "LeakError",
     "ModelOutput",
     "Objective",
     "SparseFeatures",
     "TrainingError",
     "__version__",
+    "check_leaks",
     "data",
     "figures",
     "fit",
+    "interop",
     "lift",
     "load_dataset",
     "losses",

@@ -16,6 +16,7 @@ import tempfile
 from functools import partial
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["HIRE_JAX_OFFLINE"] = "1"  # no test asks the network; those of downloads have a server of their own
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
 

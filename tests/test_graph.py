@@ -133,12 +133,28 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "sparse rows": ({"features": {"a": SparseFeatures.from_csr([0, 1], [0], [1.0], (1, 2))}},
                     "features of 'a' have 1 rows, expected 3"),
     "nan": ({"features": {"b": [[1.0, 2], [3, np.nan]]}}, "features of 'b': the value at (1, 1) is nan, expected a "
-                                                          "finite number (1 such values)"),
+                                                          "finite number (1 such values; stored as float32)"),
     "infinity": ({"features": {"b": [[np.inf, 2], [3, np.nan]]}}, "the value at (0, 0) is inf, expected a finite "
-                                                                  "number (2 such values)"),
+                                                                  "number (2 such values; stored as float32)"),
     "bfloat16 nan": ({"features": {"b": jnp.full((2, 1), jnp.nan, jnp.bfloat16)}}, "the value at (0, 0) is nan"),
     "text": ({"features": {"b": [["x"], ["y"]]}}, "features of 'b' must be numbers, got <U1"),
     "complex": ({"features": {"b": [[1j], [2j]]}}, "features of 'b' must be numbers, got complex128"),
+    "no mapping of counts": ({"num_nodes": [3, 2]}, "num_nodes must map types to values, got list"),
+    "no mapping of edges": ({"edges": [[0], [0]]}, "edges must map types to values, got list"),
+    "no mapping of features": ({"features": 1.0}, "features must map types to values, got float"),
+    "no mapping of edge features": ({"edge_features": [1.0]}, "edge_features must map types to values, got list"),
+    "ragged count": ({"num_nodes": {"a": [[1], [2, 3]], "b": 2}}, "num_nodes['a'] must be an integer, got [[1], ["),
+    "vast count": ({"num_nodes": {"a": 2 ** 31, "b": 2}}, "num_nodes['a'] must be at most 2147483647, the largest "),
+    "unprintable count": ({"num_nodes": {"a": 10 ** 5000, "b": 2}}, "largest int32, got one of very many digits"),
+    "long name": ({"num_nodes": {b"x" * 999: 1}}, "x..."),
+    "many pairs": ({"num_nodes": {"a": 2 ** 30, "b": 2}, "edges": {("a", name, "b"): [[], []] for name in "rs"}},
+                   "relations from 'a' to 'b': nodes times relations must be at most 2147483647, the largest int32, "
+                   "got 2147483648"),
+    "ragged features": ({"features": {"b": [[1.0], [2.0, 3.0]]}}, "features of 'b' must have shape [N, F]; "),
+    "wide features": ({"features": {"b": np.array([[1.0], [-1e300]])}}, "the value at (1, 0) is -1e+300, expected a "
+                      "finite number (1 such values; stored as float32)"),
+    "ragged edge features": ({"edge_features": {A: [[1.0, 2.0], [1.0]]}}, "shape [1] or [1, F]; "),
+    "edge features of no relation": ({"edge_features": {1: [1.0]}}, "an edge type must be a tuple"),
     "edge feature type": ({"edge_features": {("a", "x", "b"): [1.0]}}, "edge_features has (a, x, b), which edges does "
                                                                       "not; edges has ['(a, r, b)']"),
     "edge feature rows": ({"edge_features": {A: [1.0, 2]}}, "relation (a, r, b): edge features must have shape [1] or "
@@ -148,6 +164,16 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "edge feature nan": ({"edge_features": {A: [np.nan]}}, "relation (a, r, b): edge features: the value at (0,) is "
                                                            "nan"),
 }
+
+
+@pytest.mark.parametrize("dtype", ["float16", ">f4", ">f8", "longdouble", "bool", "uint64"])
+def test_features_of_any_kind_of_number(dtype):
+    values = np.array([[1, 0], [1, 1]], dtype)
+    graph = HeteroGraph.from_arrays({"a": 2}, {("a", "r", "a"): [[0, 1], [1, 0]]}, {"a": values},
+                                    {("a", "r", "a"): values})
+    assert graph.features["a"].tolist() == values.tolist()
+    assert graph.features["a"].dtype == ("float16" if dtype == "float16" else "float32")
+    assert graph.relations["a", "r", "a"].edges.tolist() == values[::-1].tolist()
 
 
 @pytest.mark.parametrize("case", BAD)

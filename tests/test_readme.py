@@ -12,14 +12,19 @@ TEXT = (ROOT / "README.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("index", range(len(EXAMPLES)))
-def test_example_runs(index, capsys):
-    exec(compile(EXAMPLES[index], f"README.md example {index}", "exec"), {})
+OWN_GRAPHS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "interop.md").read_text(), flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("example", [*EXAMPLES, *OWN_GRAPHS])
+def test_example_runs(example, capsys):
+    if "import torch" in example:
+        pytest.importorskip("torch_geometric", reason="this example is for those who have PyTorch Geometric")
+    exec(compile(example, "example", "exec"), {})
     assert capsys.readouterr().out.strip()
 
 
 def test_there_are_examples():
-    assert len(EXAMPLES) == 2
+    assert len(EXAMPLES) == 2 and len(OWN_GRAPHS) == 5
 
 
 @pytest.mark.parametrize("command", ["python -m experiments.hire", "python -m pytest"])

@@ -4,7 +4,7 @@ from hire_jax.data.dataset import Dataset
 from hire_jax.data.errors import DatasetError, DatasetNotFoundError
 from hire_jax.data.load import load_dataset
 from hire_jax.data.npz import read_npz
-from hire_jax.data.splits import holdout, random_split
+from hire_jax.data.splits import fold_split, fraction_split, holdout, k_fold, random_split
 from hire_jax.data.synthetic import synthetic_hetero
 from hire_jax.data.write import write_npz
 
@@ -12,7 +12,10 @@ __all__ = [
     "Dataset",
     "DatasetError",
     "DatasetNotFoundError",
+    "fold_split",
+    "fraction_split",
     "holdout",
+    "k_fold",
     "load_dataset",
     "random_split",
     "read_npz",

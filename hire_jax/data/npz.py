@@ -17,6 +17,7 @@ other entry are kept.
 """
 
 import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,9 +26,12 @@ import numpy as np
 
 from hire_jax.data.dataset import PARTS, check_labels, describe, labelled
 from hire_jax.data.errors import DatasetError
+from hire_jax.data.formats.arrays import MAX_WIDTH
+from hire_jax.data.npy import read_array
 from hire_jax.sparse import SparseFeatures
 
 FORMAT = 1
+FREE_NODES = 1 << 24  # of a type that nothing but its count shows; graphs allocate some bytes for each
 CSR_PARTS = ("indptr", "indices", "data", "shape")
 KEY_FORMS = (
     "num_nodes/TYPE, x/TYPE (or x/TYPE/indptr, indices, data, shape), edge/SOURCE__RELATION__DESTINATION, "
@@ -85,6 +89,7 @@ def read_npz(path: Path, name: str | None = None) -> RawDataset:
         raise DatasetError(f"{path}: {key}: {error}") from error
     splits = _splits(file, labels)
     file.refuse_unknown()
+    _check_counts(file, num_nodes, features, edges, target)
     return RawDataset(
         num_nodes, edges, features, labels.astype(np.int32), splits, target, classes, multilabel, meta
     )
@@ -96,14 +101,21 @@ class _File:
     def __init__(self, path: Path):
         self.path = path
         self.used: set[str] = set()
+        self.arrays: dict[str, np.ndarray] = {}
         try:
-            # Opened here because np.load leaves a file open whose end is missing.
-            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
-                self.arrays: dict[str, np.ndarray] = {key: archive[key] for key in archive.files}
-        except Exception as error:  # damaged bytes surface as a dozen types, from zlib.error to MemoryError
+            with zipfile.ZipFile(path) as archive:
+                for info in archive.infolist():
+                    key = info.filename.removesuffix(".npy")
+                    if key in self.arrays:
+                        raise self.error(key, "each key once", "it twice")
+                    with archive.open(info) as stream:
+                        self.arrays[key] = read_array(stream, info.file_size, f"{path}: {key}")
+        except DatasetError:
+            raise
+        except Exception as error:  # damaged bytes surface as a dozen types, from zlib.error to RuntimeError
             raise DatasetError(
                 f"{path}: expected a complete npz file of plain arrays, found a file that cannot be read "
-                f"({type(error).__name__}: {error}); it may be truncated: fetch or write it again"
+                f"({type(error).__name__}: {str(error)[:200]}); it may be truncated: fetch or write it again"
             ) from error
 
     def error(self, key: str, expected: str, found: str) -> DatasetError:
@@ -162,9 +174,8 @@ def _meta(file: _File, name: str) -> dict[str, Any]:
     }
     for key, (good, wanted) in checks.items():
         if not good:
-            raise file.error(
-                "meta", f"{key} to be {wanted}", repr(meta[key]) if key in meta else "no such entry"
-            )
+            found = repr(meta[key]) if key in meta else "no such entry"
+            raise file.error("meta", f"{key} to be {wanted}", found if len(found) <= 200 else f"{found[:200]}...")
     return meta
 
 
@@ -188,14 +199,17 @@ def _features(file: _File, node_type: str, count: int) -> np.ndarray | SparseFea
         dense = file.get(key, "")
         if dense.ndim != 2 or len(dense) != count:
             raise file.error(key, f"numbers of shape [{count}, width]", describe(dense))
+        if dense.shape[1] > MAX_WIDTH:
+            raise file.error(key, f"at most {MAX_WIDTH} columns", str(dense.shape[1]))
         return _values(file, key, dense)
     if not sparse:
         return None
     indptr, indices = (file.integers(part, "an integer vector", ndim=1) for part in parts[:2])
     data = _values(file, parts[2], file.get(parts[2], "a vector of real numbers"))
     shape = file.integers(parts[3], "the two integers [rows, width]", ndim=1)
-    if len(shape) != 2 or int(shape[0]) != count or int(shape[1]) < 0:
-        raise file.error(parts[3], f"[{count}, width]", str(shape.tolist()))
+    if len(shape) != 2 or int(shape[0]) != count or not 0 <= int(shape[1]) <= MAX_WIDTH:
+        found = str(shape.tolist()) if len(shape) < 10 else f"{len(shape)} numbers"
+        raise file.error(parts[3], f"[{count}, width], the width at most {MAX_WIDTH}", found)
     try:
         return SparseFeatures.from_csr(indptr, indices, data, (count, int(shape[1])))
     except ValueError as error:
@@ -233,6 +247,30 @@ def _edges(file: _File, key: str) -> np.ndarray:
     if edges.shape[0] != 2:
         raise file.error(key, "integers of shape [2, E]", describe(edges))
     return edges
+
+
+def _check_counts(
+    file: _File,
+    num_nodes: Mapping[str, int],
+    features: Mapping[str, np.ndarray | SparseFeatures],
+    edges: Mapping[EdgeType, np.ndarray],
+    target: str,
+) -> None:
+    """A short file may state a vast number of nodes: those of a type without features and labels, its edges show."""
+    for node_type, count in num_nodes.items():
+        stored = features.get(node_type)
+        if count <= FREE_NODES or node_type == target or (stored is not None and stored.shape[1]):
+            continue
+        ends = [
+            row
+            for (source, _, destination), array in edges.items()
+            for end, row in zip((source, destination), array, strict=True)
+            if end == node_type and row.size
+        ]
+        named = 1 + max((int(row.max()) for row in ends), default=-1)
+        if count > 2 * named:
+            expected = f"at most {max(FREE_NODES, 2 * named)} nodes without features, of which edges name {named}"
+            raise file.error(f"num_nodes/{node_type}", expected, str(count))
 
 
 def _splits(file: _File, labels: np.ndarray) -> dict[str, dict[str, np.ndarray]]:

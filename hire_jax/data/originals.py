@@ -18,6 +18,7 @@ from hire_jax.data.errors import DatasetError
 MAX_MEMBERS = 10_000
 MAX_BYTES = 8 << 30  # all members of an archive together, unpacked; the largest original (ogbn-mag) has 1.6 GB
 MAX_RATIO = 2_000  # of unpacked to packed bytes; deflate itself ends at 1,032, the HGB archives reach 90
+MAX_NAME = 200  # characters; errors list several names
 READ_LIMIT = 512 << 20
 LINE_LIMIT = 1 << 20
 
@@ -62,13 +63,15 @@ class Originals:
 
         Raises:
             DatasetError: it cannot be read; or a member has an absolute path or one with "..", is a link, is
-                encrypted, stands there twice, or unpacks to more than can be meant.
+                encrypted, has no proper name, stands there twice, or unpacks to more than can be meant.
         """
         try:
             with zipfile.ZipFile(path) as archive:
-                infos = [info for info in archive.infolist() if not info.is_dir()]
+                # Not by `is_dir`, which trips over an empty name.
+                infos = [info for info in archive.infolist() if not info.filename.endswith("/")]
         except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-            raise DatasetError(f"{path}: expected a zip archive, found one that cannot be read: {error}") from error
+            raise DatasetError(f"{path}: expected a zip archive, found one that cannot be read: "
+                               f"{str(error)[:200]}") from error
         _check_members(path, infos)
         return cls(str(path), {info.filename: _member_opener(path, info.filename) for info in infos})
 
@@ -89,7 +92,8 @@ class Originals:
         try:
             return self.openers[member]()
         except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-            raise DatasetError(f"{self.where}: {name}: expected a file that can be read, found: {error}") from error
+            raise DatasetError(f"{self.where}: {name}: expected a file that can be read, found: "
+                               f"{str(error)[:200]}") from error
 
     def read(self, name: str, *, limit: int = READ_LIMIT) -> bytes:
         """A member's bytes, `limit` at most.
@@ -102,7 +106,7 @@ class Originals:
                 content = stream.read(limit + 1)
             except Exception as error:  # damaged members surface as zlib.error, BadZipFile, EOFError, ...
                 raise DatasetError(f"{self.where}: {name}: expected a whole file, found a damaged one "
-                                   f"({type(error).__name__}: {error})") from error
+                                   f"({type(error).__name__}: {str(error)[:200]})") from error
         if len(content) > limit:
             raise DatasetError(f"{self.where}: {name}: expected at most {limit} bytes, found more")
         return content
@@ -121,7 +125,7 @@ class Originals:
                     line = stream.readline(limit + 1)
                 except Exception as error:
                     raise DatasetError(f"{self.where}: {name}:{number}: expected a whole file, found a damaged one "
-                                       f"({type(error).__name__}: {error})") from error
+                                       f"({type(error).__name__}: {str(error)[:200]})") from error
                 if not line:
                     return
                 if len(line) > limit:
@@ -157,6 +161,9 @@ def _check_members(path: Path, infos: list[zipfile.ZipInfo]) -> None:
     total, seen = 0, set()
     for info in infos:
         name, parts = info.filename, PurePosixPath(info.filename).parts
+        if not 0 < len(name) <= MAX_NAME or not name.isprintable():
+            raise DatasetError(f"{path}: expected members with printable names of at most {MAX_NAME} characters, "
+                               f"found {name[:60]!r} of {len(name)}")
         if name.startswith("/") or ".." in parts or "\\" in name or ":" in name:
             raise DatasetError(f"{path}: expected members below the archive's own folder, found {name!r}")
         if stat.S_ISLNK(info.external_attr >> 16):

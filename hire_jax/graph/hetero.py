@@ -19,11 +19,13 @@ import scipy.sparse
 from hire_jax.graph.blocks import RelationBlock, relation_blocks
 from hire_jax.graph.checks import (
     GraphError,
+    check_indices,
     checked_count,
     checked_edge_features,
     checked_edge_type,
     checked_edges,
     checked_features,
+    checked_mapping,
     edge_name,
 )
 from hire_jax.graph.homogenise import homogenise
@@ -73,13 +75,14 @@ class HeteroGraph:
         Raises:
           GraphError: naming the type or relation, the first bad index, what was expected and what came.
         """
-        counts = {name: checked_count(name, count) for name, count in num_nodes.items()}
+        counts = {name: checked_count(name, count) for name, count in checked_mapping("num_nodes", num_nodes).items()}
         if not counts:
             raise GraphError("num_nodes is empty: a graph needs at least one node type")
-        checked = {checked_edge_type(edge_type, counts): None for edge_type in edges}
-        edge_features = dict(edge_features or {})
+        checked = {checked_edge_type(edge_type, counts): None for edge_type in checked_mapping("edges", edges)}
+        check_indices(checked, counts)
+        edge_features = {} if edge_features is None else checked_mapping("edge_features", edge_features)
         for edge_type in edge_features:
-            if edge_type not in checked:
+            if checked_edge_type(edge_type, counts) not in checked:
                 raise GraphError(f"edge_features has {edge_name(edge_type)}, which edges does not; "
                                  f"edges has {[edge_name(e) for e in checked]}")
         relations = {}
@@ -91,7 +94,7 @@ class HeteroGraph:
                 attributes = checked_edge_features(edge_type, edge_features[edge_type], order.size)[order]
             relations[edge_type] = _relation(senders[order], receivers[order], attributes, counts[edge_type[2]])
         features_by_type = {}
-        for name, array in (features or {}).items():
+        for name, array in ({} if features is None else checked_mapping("features", features)).items():
             if name not in counts:
                 raise GraphError(f"features are given for node type {name!r}, which is unknown; "
                                  f"num_nodes has {sorted(counts)}")

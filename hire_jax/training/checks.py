@@ -50,6 +50,14 @@ def check_arguments(dataset: LabelledGraph, seeds: tuple[int, ...], monitor: str
                              f"{mask.dtype}{list(mask.shape)}")
         if not mask.any():
             raise ValueError(f"split {split!r} holds no node")
+        if (bare := mask & ~labelled(np.asarray(dataset.labels))).any():
+            raise ValueError(f"split {split!r} must hold labelled nodes, got {int(bare.sum())} without a label, the "
+                             f"first of them {int(bare.argmax())}")
+
+
+def labelled(labels: np.ndarray) -> np.ndarray:
+    """bool[N]: which nodes carry a label, for int[N] or multi-hot int[N, C] labels, -1 where there is none."""
+    return np.asarray(labels >= 0 if labels.ndim == 1 else (labels >= 0).all(axis=1))
 
 
 def teacher_is_paired(teacher: ModelOutput | RandomTeacher | None, seeds: int, nodes: int, classes: int) -> bool:

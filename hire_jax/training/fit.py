@@ -23,7 +23,8 @@ def fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objective | None
         optimizer: optax.GradientTransformation | None = None, monitor: Monitor = "val_loss",
         devices: int | Sequence[jax.Device] | None = None, seed_batch: int | None = None, chunk: int = 10,
         initialise: Callable[[Params], Params] | None = None,
-        progress: Callable[[int, Mapping[str, np.ndarray]], None] | None = None) -> FitResult:
+        progress: Callable[[int, Mapping[str, np.ndarray]], None] | None = None,
+        check_leaks: bool = True) -> FitResult:
     """Trains a node classifier on one graph for several seeds at once and keeps each seed's best parameters.
 
     Args:
@@ -47,20 +48,23 @@ def fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objective | None
       initialise: takes the fresh variables of all seeds (every array with a leading axis of seeds) and returns those to
         begin with, e.g. `functools.partial(hire_jax.lift, backbone=result.params)`.
       progress: called as progress(epochs done, history so far) after every chunk.
+      check_leaks: refuses a dataset whose inputs tell labels or whose parts share nodes (`hire_jax.check_leaks`).
 
     Returns:
       A `FitResult`.
 
     Raises:
-      ValueError: splits that are missing or empty, a model whose logits do not fit the labels, a teacher that
-        fits neither form or that no term of the objective asks for, an `initialise` that changes a shape, bad numbers.
+      ValueError: splits that are missing, empty or hold nodes without a label, a model whose logits do not fit the
+        labels, a teacher that fits neither form or that no term of the objective asks for, an `initialise` that
+        changes a shape, bad numbers.
+      LeakError: `check_leaks` found labels among the inputs, or nodes in two parts.
       TrainingError: a loss became NaN or infinite; names the seed and the epoch.
     """
     start = time.perf_counter()
     program = compile_fit(model, dataset, objective=objective, teacher=teacher, seeds=seeds, epochs=epochs,
                           patience=patience, learning_rate=learning_rate, weight_decay=weight_decay,
                           optimizer=optimizer, monitor=monitor, devices=devices, seed_batch=seed_batch, chunk=chunk,
-                          initialise=initialise)
+                          initialise=initialise, check_leaks=check_leaks)
     compile_seconds = time.perf_counter() - start
 
     start = time.perf_counter()

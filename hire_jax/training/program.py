@@ -15,6 +15,7 @@ from hire_jax.distill import Objective
 from hire_jax.graph import HeteroGraph
 from hire_jax.models.output import ModelOutput
 from hire_jax.teachers import RandomTeacher
+from hire_jax.training import leaks
 from hire_jax.training.checks import LabelledGraph, check_arguments, teacher_is_paired
 from hire_jax.training.epoch import Data, Monitor, Params, SeedState, initial_states, train_epoch
 
@@ -38,12 +39,15 @@ def compile_fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objectiv
                 patience: int = 50, learning_rate: float | optax.Schedule = 5e-3, weight_decay: float = 1e-3,
                 optimizer: optax.GradientTransformation | None = None, monitor: Monitor = "val_loss",
                 devices: int | Sequence[jax.Device] | None = None, seed_batch: int | None = None,
-                chunk: int = 10, initialise: Callable[[Params], Params] | None = None) -> Program:
+                chunk: int = 10, initialise: Callable[[Params], Params] | None = None,
+                check_leaks: bool = True) -> Program:
     """Checks the arguments of `fit`, which are the same but for `progress`, and compiles without running an epoch."""
     objective = Objective() if objective is None else objective
     seed_list = tuple(range(seeds)) if isinstance(seeds, int) else tuple(int(seed) for seed in seeds)
     check_arguments(dataset, seed_list, monitor, epochs=epochs, patience=patience, chunk=chunk,
                     **({} if seed_batch is None else {"seed_batch": seed_batch}))
+    if check_leaks:
+        leaks.check_leaks(dataset)
     if optimizer is None:  # flat: one update for all parameters instead of one for each array
         optimizer = optax.flatten(optax.adamw(learning_rate, weight_decay=weight_decay))
     data = Data(dataset.graph, jnp.asarray(dataset.labels), {k: jnp.asarray(v) for k, v in dataset.splits.items()})

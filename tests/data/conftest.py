@@ -11,9 +11,10 @@ from hire_jax.data import write_npz
 
 
 @pytest.fixture(autouse=True)
-def no_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests of the search order must not see the folder of whoever runs them."""
+def no_data_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Tests of the search order must not see the folders of whoever runs them."""
     monkeypatch.delenv("HIRE_JAX_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "no cache"))
 
 
 @pytest.fixture

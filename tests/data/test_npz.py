@@ -2,6 +2,7 @@
 
 import json
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,9 @@ BROKEN = {
     "dense and CSR": ("x/paper", np.zeros((10, 4), np.float32), "both"),
     "CSR of another height": ("x/paper/shape", np.array([9, 4]), "[10, width]"),
     "CSR shape of three": ("x/paper/shape", np.array([10, 4, 1]), "[10, width]"),
+    "CSR of vast width": ("x/paper/shape", np.array([10, 2**31 - 1]), "the width at most 16777216, found"),
+    "CSR shape of many": ("x/paper/shape", np.arange(99), "found 99 numbers"),
+    "vast count": ("num_nodes/tag", np.array(2**31 - 1), "16777216 nodes without features, of which edges name 0"),
     "CSR column out of range": ("x/paper/indices", np.arange(10), "outside [0, 4)"),
     "CSR falling indptr": ("x/paper/indptr", np.array([0, 5, 1, 3, 4, 5, 6, 7, 8, 9, 10]), "indptr"),
     "CSR short indptr": ("x/paper/indptr", np.arange(10), "indptr"),
@@ -169,6 +173,31 @@ def test_broken_meta(
     assert str(path) in str(caught.value) and says in str(caught.value)
 
 
+def test_what_is_not_there_is_not_allocated(arrays: Arrays, meta: dict[str, Any], write: Write) -> None:
+    """Zero rows take no bytes, however wide they are said to be; nor does a count, and edges show nodes."""
+    arrays |= {"num_nodes/tag": np.array(0), "x/tag": np.zeros((0, 1 << 40), np.float32)}
+    with pytest.raises(DatasetError, match=r"x/tag: expected at most 16777216 columns, found 1099511627776"):
+        read_npz(write(arrays, meta))
+    del arrays["x/tag"]
+    arrays |= {"num_nodes/tag": np.array(2**25), "edge/paper__has__tag": np.array([[0], [2**24]])}
+    with pytest.raises(DatasetError, match=r"at most 33554434 nodes .* of which edges name 16777217, found 33554435"):
+        read_npz(write(arrays | {"num_nodes/tag": np.array(2**25 + 3)}, meta))
+    assert read_npz(write(arrays, meta)).num_nodes["tag"] == 2**25
+
+
+def test_members_of_the_archive(arrays: Arrays, meta: dict[str, Any], write: Write) -> None:
+    path = write(arrays, meta)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("x/tag.npy", b"no array")
+    with pytest.raises(DatasetError, match=r"tiny\.npz: x/tag: expected a plain array in numpy's format"):
+        read_npz(path)
+    path = write(arrays, meta)
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("y/paper.npy", archive.read("y/paper.npy"))
+    with pytest.raises(DatasetError, match=r"tiny\.npz: y/paper: expected each key once, found it twice"):
+        read_npz(path)
+
+
 @pytest.mark.parametrize(
     "rows, says",
     [
@@ -214,7 +243,7 @@ def test_damaged_file(damage: str, arrays: Arrays, meta: dict[str, Any], write: 
                 "flipped": flipped,
             }[damage]
         )
-    with pytest.raises(DatasetError, match="cannot be read") as caught:
+    with pytest.raises(DatasetError, match=r"cannot be read|expected a plain array") as caught:
         load_dataset("tiny", root=path.parent)
     assert str(path) in str(caught.value)
 

@@ -112,6 +112,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "edge type of numbers": ({"edges": {("a", 0, "b"): [[0], [0]]}}, "tuple (source, relation, destination)"),
     "unknown source": ({"edges": {("x", "r", "b"): [[0], [0]]}},
                        "relation (x, r, b): source type 'x' is unknown; num_nodes has ['a', 'b']"),
+    "unprintable source": ({"edges": {("\ud800", "r", "b"): [[0], [0]]}}, r"relation (\ud800, r, b): source type "
+                                                                          r"'\ud800' is unknown"),
     "unknown destination": ({"edges": {("a", "r", "x"): [[0], [0]]}},
                             "relation (a, r, x): destination type 'x' is unknown"),
     "rank": ({"edges": {A: [0, 1]}}, "relation (a, r, b): edges must have shape [2, E] (senders, receivers), got [2]"),

@@ -35,7 +35,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "conflicts": (set(), {"jax"}),
     "teachers": ({"_version", "data", "files", "models"}, {"jax", "numpy"}),
     "sampling": ({"graph", "models", "sparse", "teachers"}, {"jax", "jraph", "numpy", "scipy"}),
-    "training": ({"distill", "graph", "metrics", "models", "conflicts", "sparse", "supervised", "teachers"},
+    "training": ({"conflicts", "data", "distill", "graph", "metrics", "models", "sparse", "supervised", "teachers"},
                  {"jax", "flax", "numpy", "optax"}),
     "interop": ({"data", "files", "graph", "sparse"}, {"jax", "networkx", "numpy", "torch", "torch_geometric"}),
     "_version": (set(), set()),

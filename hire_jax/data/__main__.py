@@ -25,7 +25,8 @@ from hire_jax.data.registry import BUNDLED, Entry, entries, entry
 
 def main(argv: Sequence[str] | None = None, console: Console | None = None) -> int:
     """The command line; returns the exit status: 0 good, 1 a check failed, 2 it could not be done."""
-    console = console or Console(highlight=False)
+    # Off a terminal nothing is cut: names are to be found by grep.
+    console = console or Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     options = _parser().parse_args(argv)
     folder = cache_folder() if options.folder is None else options.folder.expanduser()
     try:
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None, console: Console | None = None) -> i
             for name in options.names:
                 get(name, folder, say=lambda line: console.print(line, soft_wrap=True, markup=False))
         elif options.command == "convert":
-            convert(options.path, options.name, folder,
+            convert(options.path, options.name, folder, unverified=options.unverified,
                     say=lambda line: console.print(line, soft_wrap=True, markup=False))
         else:
             return check(options.names, folder, console)
@@ -68,6 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     convert_ = commands_of.add_parser("convert", parents=[shared], help="convert original files that you have")
     convert_.add_argument("path", type=Path, metavar="PATH")
     convert_.add_argument("--name", metavar="NAME", help="which dataset; default: recognised by checksum")
+    convert_.add_argument("--unverified", action="store_true",
+                          help="also read forms that hold pickles without the registry's checksums")
     return parser
 
 
@@ -123,11 +126,17 @@ def description(known: Entry, folder: Path) -> Table:
 
 def check(names: Sequence[str], folder: Path, console: Console) -> int:
     """Checks the named datasets, or every one that is here, and prints a table; 1 if one is not in order."""
+    if not folder.is_dir() and folder.exists():
+        raise DatasetError(f"--folder: expected a folder, found the file {folder}")
     here, known = available(folder), entries()
     for name in names:
         if name not in here:
-            raise DatasetError(f"{name}: expected {folder / name}.npz, found nothing; "
-                               f"python -m hire_jax.data get {name}")
+            way = entry(name).way  # raises with the nearest names
+            raise DatasetError(f"{name}: expected {folder / name}.npz, found nothing; " + (
+                "it is generated, so that there is nothing to check" if way == "generated"
+                else f"python -m hire_jax.data {way} {'PATH --name ' if way == 'convert' else ''}{name}"))
+    if not folder.is_dir():
+        console.print(f"{folder}: no such folder; only bundled graphs are checked", soft_wrap=True, markup=False)
     table, failed = Table(), []
     for column in ("name", "nodes", "edges", "splits", "result"):
         table.add_column(column, no_wrap=column == "name")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from hire_jax.data.errors import DatasetError
 from hire_jax.data.formats.arrays import Arrays
 from hire_jax.data.formats.gnn_benchmark import parse_gnn_benchmark
 from hire_jax.data.formats.gtn import GTN, parse_gtn
@@ -21,8 +22,11 @@ def _hgb(name: str, files: Originals) -> Arrays:
     if name != "dblp_hgb":
         return arrays
     # The same graph is MAGNN's and HeCo's, whose splits are usual on it too.
+    authors = int(arrays["num_nodes/author"])
+    if authors <= 800:
+        raise DatasetError(f"{files.where}: node.dat: expected the 4,057 authors of dblp_hgb, found {authors}")
     arrays |= {f"split/magnn/{part}": nodes for part, nodes in
-               magnn_split(int(arrays["num_nodes/author"]), train=400, val=400).items()}
+               magnn_split(authors, train=400, val=400).items()}
     published = {member.removeprefix("heco_"): opener for member, opener in files.openers.items()
                  if member.startswith("heco_")}
     return arrays | heco_splits(Originals(files.where, published)) if published else arrays
@@ -40,3 +44,4 @@ PARSERS: dict[str, Callable[[str, Originals], Arrays]] = {
     "planetoid": lambda name, files: parse_planetoid(files, name),
     "ppi": lambda name, files: parse_ppi(files),
 }
+PICKLED = ("gnn_benchmark", "gtn", "planetoid")  # forms that hold pickles, or may

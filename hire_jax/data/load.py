@@ -58,6 +58,9 @@ def load_dataset(name: str, root: str | os.PathLike[str] | None = None, split: s
         DatasetError: `root` is not a folder, the file is not in order, it has no such split, or it could not be
             fetched.
     """
+    for argument, value in (("name", name), ("split", split)):
+        if not isinstance(value, str) and (argument == "name" or value is not None):
+            raise DatasetError(f"{argument}: expected a string, found {value!r}")
     # Only a plain name may become part of a path: the search must not leave the folders.
     if re.fullmatch(r"[\w.+-]+", name) is None:
         raise DatasetError(

@@ -17,7 +17,6 @@ other entry are kept.
 """
 
 import json
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +26,8 @@ import numpy as np
 from hire_jax.data.dataset import PARTS, check_labels, describe, labelled
 from hire_jax.data.errors import DatasetError
 from hire_jax.data.formats.arrays import MAX_WIDTH
-from hire_jax.data.npy import read_array
+from hire_jax.data.npz_file import NpzFile
+from hire_jax.graph import EdgeType
 from hire_jax.sparse import SparseFeatures
 
 FORMAT = 1
@@ -37,7 +37,6 @@ KEY_FORMS = (
     "num_nodes/TYPE, x/TYPE (or x/TYPE/indptr, indices, data, shape), edge/SOURCE__RELATION__DESTINATION, "
     "y/TARGET, split/[NAME/]train, val, test, meta"
 )
-EdgeType = tuple[str, str, str]
 
 
 class RawDataset(NamedTuple):
@@ -69,7 +68,7 @@ def read_npz(path: Path, name: str | None = None) -> RawDataset:
         DatasetError: the file is damaged or an array is missing, of the wrong form or out of range. The
             message names the file and the key, what was expected and what was found.
     """
-    file = _File(path)
+    file = NpzFile(path)
     meta = _meta(file, name or path.stem)
     num_nodes = {key.split("/", 1)[1]: _count(file, key) for key in file.under("num_nodes/")}
     target, classes, multilabel = meta["target"], meta["classes"], meta["multilabel"]
@@ -88,64 +87,14 @@ def read_npz(path: Path, name: str | None = None) -> RawDataset:
     except DatasetError as error:
         raise DatasetError(f"{path}: {key}: {error}") from error
     splits = _splits(file, labels)
-    file.refuse_unknown()
+    file.refuse_unknown(KEY_FORMS)
     _check_counts(file, num_nodes, features, edges, target)
     return RawDataset(
         num_nodes, edges, features, labels.astype(np.int32), splits, target, classes, multilabel, meta
     )
 
 
-class _File:
-    """The arrays of one npz file and which of them were read, with errors that name the file and key."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.used: set[str] = set()
-        self.arrays: dict[str, np.ndarray] = {}
-        try:
-            with zipfile.ZipFile(path) as archive:
-                for info in archive.infolist():
-                    key = info.filename.removesuffix(".npy")
-                    if key in self.arrays:
-                        raise self.error(key, "each key once", "it twice")
-                    with archive.open(info) as stream:
-                        self.arrays[key] = read_array(stream, info.file_size, f"{path}: {key}")
-        except DatasetError:
-            raise
-        except Exception as error:  # damaged bytes surface as a dozen types, from zlib.error to RuntimeError
-            raise DatasetError(
-                f"{path}: expected a complete npz file of plain arrays, found a file that cannot be read "
-                f"({type(error).__name__}: {str(error)[:200]}); it may be truncated: fetch or write it again"
-            ) from error
-
-    def error(self, key: str, expected: str, found: str) -> DatasetError:
-        return DatasetError(f"{self.path}: {key}: expected {expected}, found {found}")
-
-    def under(self, prefix: str) -> list[str]:
-        """Keys below a prefix, sorted: types and relations have one order, however the file was written."""
-        return sorted(key for key in self.arrays if key.startswith(prefix))
-
-    def get(self, key: str, expected: str) -> np.ndarray:
-        if key not in self.arrays:
-            near = [other for other in sorted(self.arrays) if other.split("/")[0] == key.split("/")[0]][:8]
-            raise self.error(key, expected, "no such key" + (f", only {near}" if near else ""))
-        self.used.add(key)
-        return self.arrays[key]
-
-    def integers(self, key: str, expected: str, ndim: int | None = None) -> np.ndarray:
-        array = self.get(key, expected)
-        if array.dtype.kind not in "iu" or ndim not in (None, array.ndim):
-            raise self.error(key, expected, describe(array))
-        return array
-
-    def refuse_unknown(self) -> None:
-        """A key that nothing reads is a misspelt one; ignoring it would give a graph that lacks something."""
-        unknown = sorted(set(self.arrays) - self.used)
-        if unknown:
-            raise self.error(unknown[0], f"a key of the form {KEY_FORMS}", "a key that has no meaning here")
-
-
-def _meta(file: _File, name: str) -> dict[str, Any]:
+def _meta(file: NpzFile, name: str) -> dict[str, Any]:
     expected = "a JSON object as UTF-8 bytes in a uint8 vector"
     raw = file.get("meta", expected)
     if raw.dtype != np.uint8 or raw.ndim != 1:
@@ -179,7 +128,7 @@ def _meta(file: _File, name: str) -> dict[str, Any]:
     return meta
 
 
-def _count(file: _File, key: str) -> int:
+def _count(file: NpzFile, key: str) -> int:
     node_type = key.split("/", 1)[1]
     if not node_type or "/" in node_type or "__" in node_type:
         raise file.error(key, "a node type without '/' or '__'", repr(node_type))
@@ -189,7 +138,7 @@ def _count(file: _File, key: str) -> int:
     return int(array)
 
 
-def _features(file: _File, node_type: str, count: int) -> np.ndarray | SparseFeatures | None:
+def _features(file: NpzFile, node_type: str, count: int) -> np.ndarray | SparseFeatures | None:
     key = f"x/{node_type}"
     parts = [f"{key}/{part}" for part in CSR_PARTS]
     sparse = any(part in file.arrays for part in parts)
@@ -216,7 +165,7 @@ def _features(file: _File, node_type: str, count: int) -> np.ndarray | SparseFea
         raise DatasetError(f"{file.path}: {key}: {error}") from error
 
 
-def _values(file: _File, key: str, array: np.ndarray) -> np.ndarray:
+def _values(file: NpzFile, key: str, array: np.ndarray) -> np.ndarray:
     """Any real numbers, as finite float32."""
     if array.dtype.kind not in "fiub":
         raise file.error(key, "real numbers", describe(array))
@@ -229,7 +178,7 @@ def _values(file: _File, key: str, array: np.ndarray) -> np.ndarray:
     return values
 
 
-def _edge_type(file: _File, key: str, num_nodes: Mapping[str, int]) -> EdgeType:
+def _edge_type(file: NpzFile, key: str, num_nodes: Mapping[str, int]) -> EdgeType:
     names = key.removeprefix("edge/").split("__")
     if len(names) != 3 or not all(names):
         raise file.error(
@@ -242,7 +191,7 @@ def _edge_type(file: _File, key: str, num_nodes: Mapping[str, int]) -> EdgeType:
     return source, relation, destination
 
 
-def _edges(file: _File, key: str) -> np.ndarray:
+def _edges(file: NpzFile, key: str) -> np.ndarray:
     edges = file.integers(key, "integers of shape [2, E]", ndim=2)
     if edges.shape[0] != 2:
         raise file.error(key, "integers of shape [2, E]", describe(edges))
@@ -250,7 +199,7 @@ def _edges(file: _File, key: str) -> np.ndarray:
 
 
 def _check_counts(
-    file: _File,
+    file: NpzFile,
     num_nodes: Mapping[str, int],
     features: Mapping[str, np.ndarray | SparseFeatures],
     edges: Mapping[EdgeType, np.ndarray],
@@ -273,7 +222,7 @@ def _check_counts(
             raise file.error(f"num_nodes/{node_type}", expected, str(count))
 
 
-def _splits(file: _File, labels: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+def _splits(file: NpzFile, labels: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
     splits: dict[str, dict[str, np.ndarray]] = {}
     has_label = labelled(labels)
     for key in file.under("split/"):

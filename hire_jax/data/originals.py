@@ -17,7 +17,8 @@ from hire_jax.data.errors import DatasetError
 
 MAX_MEMBERS = 10_000
 MAX_BYTES = 8 << 30  # all members of an archive together, unpacked; the largest original (ogbn-mag) has 1.6 GB
-MAX_RATIO = 2_000  # of unpacked to packed bytes; deflate itself ends at 1,032, the HGB archives reach 90
+MAX_RATIO = 200  # of unpacked to packed bytes; deflate ends at 1,032, the HGB archives reach 90
+FREE_BYTES = 16 << 20  # which a member may unpack to whatever its ratio
 MAX_NAME = 200  # characters; errors list several names
 READ_LIMIT = 512 << 20
 LINE_LIMIT = 1 << 20
@@ -63,7 +64,8 @@ class Originals:
 
         Raises:
             DatasetError: it cannot be read; or a member has an absolute path or one with "..", is a link, is
-                encrypted, has no proper name, stands there twice, or unpacks to more than can be meant.
+                encrypted, has no proper name, stands there twice, is packed in another way than by deflate, or
+                unpacks to more than can be meant.
         """
         try:
             with zipfile.ZipFile(path) as archive:
@@ -143,6 +145,13 @@ class Originals:
         return DatasetError(f"{self.where}: {place}: expected {expected}, found {found}")
 
 
+def check_packing(info: zipfile.ZipInfo, where: str) -> None:
+    """Raises DatasetError unless a member is deflated or stored: others may state what memory to unpack them with."""
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise DatasetError(f"{where}: expected a member that is deflated or not packed, found method "
+                           f"{info.compress_type} of zip")
+
+
 def _opener(content: Path | bytes) -> Callable[[], IO[bytes]]:
     return (lambda: io.BytesIO(content)) if isinstance(content, bytes) else (lambda: content.open("rb"))
 
@@ -172,7 +181,8 @@ def _check_members(path: Path, infos: list[zipfile.ZipInfo]) -> None:
             raise DatasetError(f"{path}: expected members without a password, found {name!r} encrypted")
         if name in seen:
             raise DatasetError(f"{path}: expected each member once, found {name!r} twice")
-        if info.file_size > MAX_RATIO * max(info.compress_size, 1):
+        check_packing(info, f"{path}: {name}")
+        if info.file_size > max(FREE_BYTES, MAX_RATIO * info.compress_size):
             raise DatasetError(f"{path}: {name}: expected to unpack to at most {MAX_RATIO} times its packed size "
                                f"({info.compress_size} bytes), found {info.file_size} bytes stated")
         seen.add(name)

@@ -14,9 +14,9 @@ from typing import Any
 
 from hire_jax.data.errors import DatasetError
 from hire_jax.data.fetch import RemoteFile
+from hire_jax.graph import EdgeType
 
 BUNDLED = ("citeseer", "imdb_gtn")
-EdgeType = tuple[str, str, str]
 
 
 @dataclass(frozen=True)

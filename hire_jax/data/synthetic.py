@@ -16,9 +16,8 @@ import numpy as np
 from hire_jax.data.dataset import Dataset, labelled
 from hire_jax.data.planted import Pool, draw_edges, draw_features, planted_communities, stream_of, stream_seed
 from hire_jax.data.splits import random_order
-from hire_jax.graph import HeteroGraph
+from hire_jax.graph import EdgeType, HeteroGraph
 
-EdgeType = tuple[str, str, str]
 DEFAULT_NODES = {"item": 300, "user": 200, "tag": 40}
 DEFAULT_RELATIONS = (("user", "buys", "item"), ("item", "has", "tag"), ("item", "similar", "item"))
 DEFAULT_FEATURELESS = ("tag",)

@@ -56,6 +56,6 @@ def unpaired(edges: Mapping[EdgeType, np.ndarray]) -> list[EdgeType]:
 
 def _codes(edges: np.ndarray) -> np.ndarray:
     """The edges as sorted numbers, the same for the same set."""
-    return np.sort(edges[0].astype(np.int64) << 32 | edges[1])
+    return np.sort(edges[0].astype(np.int64) << 32 | edges[1].astype(np.int64))
 
 

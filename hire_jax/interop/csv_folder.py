@@ -27,6 +27,7 @@ from hire_jax.interop.table import Table
 from hire_jax.interop.tasks import Drawing, Task, check_target, table_dataset
 from hire_jax.interop.values import objects
 
+NAME_LIMIT = 500  # characters of a column's name
 LINE_LIMIT = 16 << 20  # bytes; a row of a million numbers
 BLOCK = 1 << 20  # bytes read at a time
 CHUNK = 512  # rows held as text at a time; more of them keep the garbage collector busy
@@ -43,7 +44,7 @@ def from_csv_folder(folder: str | os.PathLike[str], *,
     `ignore`. Types are in the alphabetical order of their files.
 
     Args:
-      folder: holds the folders `nodes` and `edges`; files beside these are left alone.
+      folder: holds the folders `nodes` and `edges`; files beside these are left alone, but no .csv in other folders.
       id, source, destination, categorical, ignore: as `from_columns`.
 
     Raises:
@@ -119,6 +120,10 @@ def _members(files: Originals) -> tuple[dict[str, str], dict[EdgeType, str]]:
                            f"found {sorted(map(str, tops))}")
     if not nodes:
         raise DatasetError(f"{files.where}: expected files of the form nodes/TYPE.csv, found none")
+    for member in sorted(files.openers):
+        path, used = PurePosixPath(member), {*nodes.values(), *edges.values()}
+        if path.suffix == ".csv" and path.name[0] != "." and path.parent not in tops and member not in used:
+            raise DatasetError(f"{files.where}: {member}: expected tables in nodes/ and edges/, found one elsewhere")
     for edge_type, member in edges.items():
         for end in (edge_type[0], edge_type[2]):
             if end not in nodes:
@@ -132,7 +137,10 @@ def _table(files: Originals, member: str, words: Collection[str], ignore: Collec
     reader = csv.reader(_lines(files, member), strict=True)
     header = next(iter(_rows(files, member, reader, 1)[1]), [])
     if not header or not all(header) or len(set(header)) < len(header):
-        raise files.error(member, 1, "a header of distinct column names", repr(header[:20]))
+        raise files.error(member, 1, "a header of distinct column names", repr(header[:20])[:500])
+    if max(map(len, header)) > NAME_LIMIT:
+        raise files.error(member, 1, f"column names of at most {NAME_LIMIT} characters",
+                          f"one of {max(map(len, header))}")
     # Ignored columns stay in the table's names, so that ignoring one that is not there is still an error.
     columns: dict[str, list[np.ndarray]] = {name: [] for name in header if name in words or name not in ignore}
     all_lines = array("q")

@@ -29,7 +29,8 @@ def column_labels(table: Table, column: str, separator: str | None, rows: int) -
     Args:
       table: the target's table.
       column: the labels' column.
-      separator: what separates the classes of a node in a multi-label task; None for one class a node.
+      separator: what separates the classes of a node in a multi-label task, spaces around it left out; None for one
+        class a node.
       rows: how many there are.
 
     Raises:
@@ -41,7 +42,8 @@ def column_labels(table: Table, column: str, separator: str | None, rows: int) -
         return array_labels(array, f"{table.what}, column {column!r}")
     values = [_class(table, column, row, value) for row, value in enumerate(array.tolist())]
     parts: list[list[Any]]
-    parts = [[] if value is None else [value] if separator is None else str(value).split(separator) for value in values]
+    parts = [[] if value is None else [value] if separator is None else
+             [part.strip() for part in str(value).split(separator)] for value in values]
     names = [name for names in parts for name in names]
     if names and all(isinstance(name, str) and _INTEGER.fullmatch(name) for name in names):
         parts = [[int(name) for name in names] for names in parts]

@@ -36,10 +36,12 @@ class Roles:
         for name, option in (("id", self.id), ("source", self.source), ("destination", self.destination)):
             if not isinstance(option, str | Mapping):
                 raise GraphError(f"{name}: expected a column's name or {{type: name}}, found {shown(option)}")
+        kinds: dict[str, type] = {"id": str, "source": tuple, "destination": tuple}  # of node tables, of edge tables
         for name, mapping in vars(self).items():
+            known = [key for key in tables if isinstance(key, kinds.get(name, object))]
             for key in mapping if isinstance(mapping, Mapping) else ():
-                if key not in tables:
-                    raise GraphError(f"{name}: expected types among {list(tables)}, found {shown(key)}")
+                if key not in known:
+                    raise GraphError(f"{name}: expected types among {known}, found {shown(key)}")
         for name, lists in (("categorical", self.categorical), ("ignore", self.ignore)):
             if not isinstance(lists, Mapping | None):
                 raise GraphError(f"{name}: expected {{type: [columns]}}, found {shown(lists)}")

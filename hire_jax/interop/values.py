@@ -29,8 +29,12 @@ def plain_array(column: Any, where: str) -> np.ndarray:
     array = _array_of(column, where)
     if array is None:
         if not isinstance(column, Iterable):
-            raise GraphError(f"{where}: expected a column of values, found {column!r}")
-        return _of_items(list(column))
+            raise GraphError(f"{where}: expected a column of values, found {shown(column)}")
+        try:
+            return _of_items(list(column))
+        except Exception as error:  # the column is a stranger's object
+            raise GraphError(f"{where}: expected a column of values, found {type(column).__name__} "
+                             f"({type(error).__name__}: {error})") from error
     if array.dtype.kind in "biuf" and array.ndim in (1, 2):
         return array
     if array.dtype.kind in "UTO" and array.ndim == 1:  # T: numpy's variable-width strings

@@ -38,7 +38,7 @@ def save_teacher(path: str | os.PathLike[str], output: ModelOutput, *, config: M
     """
     file = Path(path)
     text = json.dumps(dict(config), sort_keys=True, allow_nan=False)
-    arrays = {name: np.asarray(array) for name, array in _named(output).items()}
+    arrays = {name: np.asarray(array) for name, array in named_arrays(output).items()}
     narrow = {name: array.dtype.name for name, array in arrays.items() if array.dtype.kind == "V"}
     arrays = {name: array.view(f"u{array.itemsize}") if name in narrow else array for name, array in arrays.items()}
     meta = {"format": FORMAT, "hire_jax": __version__, "config": json.loads(text), "sha256": _checksum(arrays, text),
@@ -75,11 +75,13 @@ def load_teacher(path: str | os.PathLike[str], *, config: Mapping[str, Any] | No
     if _checksum(arrays, text) != stated:
         raise TeacherError(f"{file}: expected sha256 {stated}, found {_checksum(arrays, text)}; make it again")
     if config is not None:
-        _check_same(file, json.loads(json.dumps(dict(config), sort_keys=True, allow_nan=False)), meta["config"])
-    return _output({name: a.view(jnp.dtype(narrow[name])) if name in narrow else a for name, a in arrays.items()})
+        check_config(file, config, meta["config"])
+    return output_of({name: a.view(jnp.dtype(narrow[name])) if name in narrow else a for name, a in arrays.items()})
 
 
-def _check_same(file: Path, expected: dict[str, Any], found: dict[str, Any]) -> None:
+def check_config(file: Path, expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Raises TeacherError with the first setting of `file` that differs from what is expected."""
+    expected = json.loads(json.dumps(dict(expected), sort_keys=True, allow_nan=False))
     for name in sorted(set(expected) | set(found)):
         if name not in expected or name not in found or expected[name] != found[name]:
             raise TeacherError(f"{file}: config {name!r}: expected {expected.get(name, 'nothing')!r}, found "
@@ -96,7 +98,7 @@ def _checksum(arrays: Mapping[str, np.ndarray], config: str) -> str:
     return digest.hexdigest()
 
 
-def _named(output: ModelOutput) -> dict[str, Any]:
+def named_arrays(output: ModelOutput) -> dict[str, Any]:
     """{"logits", "hidden/LAYER/TYPE", "attention/LAYER/[source, relation, destination]": array}; the number of
     layers under "layers", because a layer may be empty."""
     named: dict[str, Any] = {"logits": output.logits, "layers": np.array([len(output.hidden), len(output.attention)])}
@@ -107,7 +109,8 @@ def _named(output: ModelOutput) -> dict[str, Any]:
     return named
 
 
-def _output(arrays: Mapping[str, Any]) -> ModelOutput:
+def output_of(arrays: Mapping[str, Any]) -> ModelOutput:
+    """The output whose `named_arrays` these are."""
     hidden: list[dict] = [{} for _ in range(int(arrays["layers"][0]))]
     attention: list[dict] = [{} for _ in range(int(arrays["layers"][1]))]
     for name, array in arrays.items():

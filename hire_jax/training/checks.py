@@ -6,6 +6,7 @@ from typing import Protocol
 import jax
 import numpy as np
 
+from hire_jax.data.dataset import labelled
 from hire_jax.graph import HeteroGraph
 from hire_jax.models.output import ModelOutput
 from hire_jax.teachers import RandomTeacher
@@ -53,11 +54,6 @@ def check_arguments(dataset: LabelledGraph, seeds: tuple[int, ...], monitor: str
         if (bare := mask & ~labelled(np.asarray(dataset.labels))).any():
             raise ValueError(f"split {split!r} must hold labelled nodes, got {int(bare.sum())} without a label, the "
                              f"first of them {int(bare.argmax())}")
-
-
-def labelled(labels: np.ndarray) -> np.ndarray:
-    """bool[N]: which nodes carry a label, for int[N] or multi-hot int[N, C] labels, -1 where there is none."""
-    return np.asarray(labels >= 0 if labels.ndim == 1 else (labels >= 0).all(axis=1))
 
 
 def teacher_is_paired(teacher: ModelOutput | RandomTeacher | None, seeds: int, nodes: int, classes: int) -> bool:

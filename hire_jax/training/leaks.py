@@ -5,9 +5,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from hire_jax.data.dataset import labelled
 from hire_jax.graph import Features, HeteroGraph
 from hire_jax.sparse import SparseFeatures
-from hire_jax.training.checks import LabelledGraph, labelled
+from hire_jax.training.checks import LabelledGraph
 from hire_jax.training.readout import Classed, Entries, Matrix, telling_columns
 
 SHOWN = 8  # columns, in a message

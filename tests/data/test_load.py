@@ -138,6 +138,12 @@ def test_known_name_that_is_not_here() -> None:
     assert "originals/dblp_hgb/DBLP.zip: 2,599,070 bytes from https://" in str(caught.value)
 
 
+@pytest.mark.parametrize("arguments", [{"name": 5}, {"name": "citeseer", "split": 3}])
+def test_names_are_strings(arguments: dict[str, Any]) -> None:
+    with pytest.raises(DatasetError, match=f"{list(arguments)[-1]}: expected a string, found"):
+        load_dataset(**arguments)
+
+
 def test_root_must_be_a_folder(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="root: expected a folder"):
         load_dataset("citeseer", root=tmp_path / "absent")

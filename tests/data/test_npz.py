@@ -198,6 +198,19 @@ def test_members_of_the_archive(arrays: Arrays, meta: dict[str, Any], write: Wri
         read_npz(path)
 
 
+def test_packing_that_states_its_own_memory_is_refused(
+    arrays: Arrays, meta: dict[str, Any], write: Write
+) -> None:
+    path = write(arrays, meta)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    with pytest.raises(DatasetError, match=r"tiny\.npz: .*: expected a member that is deflated or not packed"):
+        read_npz(path)
+
+
 @pytest.mark.parametrize(
     "rows, says",
     [

@@ -121,7 +121,7 @@ def test_a_second_source_is_asked(world):
     world.known["tiny"]["sources"] = [first]
     (world.cache / "tiny.npz").unlink()
     (world.cache / "originals" / "tiny" / "tiny.npz").unlink()
-    with pytest.raises(DatasetError, match=r"tiny: no source could be fetched:(.|\n)*gone\.npz"):
+    with pytest.raises(DatasetError, match=r"tiny: no source gave it:(.|\n)*gone\.npz"):
         get("tiny", say=lambda line: None)
 
 
@@ -132,17 +132,59 @@ def test_files_that_someone_brought(world, tmp_path):
     said = []
     assert convert(brought, say=said.append) == world.cache / "tiny.npz"  # known by its checksum
     assert not any("checksum" in line for line in said)
-    with zipfile.ZipFile(tmp_path / "tiny.zip", "w") as archive:
+    genuine = (world.cache / "tiny.npz").read_bytes()
+    (brought / "tiny.npz").rename(brought / "renamed")
+    (brought / "other.npz").write_bytes(original(seed=1))  # which is not read: the genuine file is there
+    convert(brought, "tiny", say=said.append)
+    assert (world.cache / "tiny.npz").read_bytes() == genuine and not any("checksum" in line for line in said)
+    with zipfile.ZipFile(tmp_path / "tiny.ZIP", "w") as archive:
         archive.writestr("folder/tiny.npz", original(seed=1))
-    with pytest.raises(DatasetError, match=r"found none whose checksum is known; say which dataset"):
-        convert(tmp_path / "tiny.zip")
-    said.clear()
-    convert(tmp_path / "tiny.zip", "tiny", say=said.append)  # the same counts: another seed's features
-    assert any("not every file's checksum" in line for line in said)
+    with pytest.raises(DatasetError, match=r"found none whose checksums are all known; say which dataset"):
+        convert(tmp_path / "tiny.ZIP")
+    convert(tmp_path / "tiny.ZIP", "tiny", say=said.append)  # the same counts: another seed's features
+    assert "checksums are not the registry's" in said[-4] and "is now tiny.npz.old" in said[-2]
+    assert (world.cache / "tiny.npz.old").read_bytes() == genuine != (world.cache / "tiny.npz").read_bytes()
     with pytest.raises(DatasetError, match="did you mean tiny"):
         convert(brought, "tny")
     with pytest.raises(DatasetError, match=r"found nothing at"):
         convert(tmp_path / "missing")
+    with pytest.raises(DatasetError, match=r"path: expected files that can be read"):
+        convert(tmp_path / ("x" * 300))
+
+
+def test_two_archives_with_one_member_are_not_mixed(world, tmp_path):
+    (tmp_path / "mix").mkdir()
+    for name in ("a.zip", "b.zip"):
+        with zipfile.ZipFile(tmp_path / "mix" / name, "w") as archive:
+            archive.writestr("tiny.npz", original(seed=1))
+    with pytest.raises(DatasetError, match=r"expected each file once, found tiny\.npz twice, once in b\.zip"):
+        convert(tmp_path / "mix", "tiny")
+
+
+def test_forms_with_pickles_need_their_checksums(world, tmp_path):
+    world.known["tiny"]["sources"][0]["form"] = "planetoid"
+    (tmp_path / "ind.tiny.x").write_bytes(b"no pickle")
+    with pytest.raises(DatasetError, match=r"read with unverified=True \(--unverified\) only"):
+        convert(tmp_path / "ind.tiny.x", "tiny")
+    with pytest.raises(DatasetError, match=r"ind\.tiny\.x: expected only arrays"):
+        convert(tmp_path / "ind.tiny.x", "tiny", unverified=True)
+
+
+def test_a_file_known_by_its_git_id(world, tmp_path):
+    (file,) = world.known["tiny"]["sources"][0]["files"].values()
+    del file["sha256"], file["size"]
+    content = original()
+    file["git_blob_sha1"] = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    (tmp_path / "renamed").write_bytes(content)
+    said = []
+    convert(tmp_path / "renamed", say=said.append)
+    assert not any("checksum" in line for line in said)
+
+
+def test_splits_that_are_lacking_are_got(world):
+    run("get", "tiny")
+    world.known["tiny"]["splits"]["1"] = [2, 1, 3]
+    assert "without the splits 1" in run("get", "tiny")[1]
 
 
 RAW = Path(os.environ.get("HIRE_JAX_DATA", "no folder")).parent / "raw"  # read before the fixture takes it away
@@ -178,7 +220,7 @@ def test_a_folder_that_cannot_be_written(world, tmp_path):
         get("tiny", tmp_path / "file", say=lambda line: None)
 
 
-def test_the_command_line(world):
+def test_the_command_line(world, capsys):
     status, shown = run("list")
     assert status == 0 and "tiny" in shown and " get" in shown
     status, shown = run("info", "tiny")
@@ -189,6 +231,11 @@ def test_the_command_line(world):
     status, shown = run("check", "tiny")
     assert status == 0 and "as registered" in shown and "1 of 1 in order" in shown
     assert run("check", "missing")[0] == 2
+    capsys.readouterr()
+    assert run("check", "tin")[0] == 2 and "did you mean tiny" in capsys.readouterr().err
+    status, shown = run("check", "--folder", world.cache / "absent")
+    assert status == 0 and "no such folder; only bundled graphs" in shown
+    assert run("check", "--folder", world.cache / "tiny.npz")[0] == 2
 
 
 def test_what_is_here_is_checked_and_made_again_where_it_is_broken(world):

@@ -87,13 +87,19 @@ def test_names_that_cannot_be_shown_are_refused(tmp_path, name):
         Originals.of(zipped(tmp_path / "a.zip", [("b", "1"), (info, "2")]))
 
 
+def test_packing_that_states_its_own_memory_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("a", "content")
+    with pytest.raises(DatasetError, match=r"a: expected a member that is deflated or not packed, .* 14 of zip"):
+        Originals.of(tmp_path / "a.zip")
+
+
 def test_bombs_are_refused(tmp_path, monkeypatch):
     path = zipped(tmp_path / "a.zip", [("zeros", bytes(1 << 20)), ("b", b"b")])
-    assert Originals.of(path).read("b") == b"b"
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "MAX_RATIO", 100)
-        with pytest.raises(DatasetError, match=r"zeros: expected to unpack to at most 100 times"):
-            Originals.of(path)
+    assert Originals.of(path).read("b") == b"b"  # what is small may be packed well
+    bomb = zipped(tmp_path / "bomb.zip", [("zeros", bytes(17 << 20))])
+    with pytest.raises(DatasetError, match=r"zeros: expected to unpack to at most 200 times"):
+        Originals.of(bomb)
     with monkeypatch.context() as patch:
         patch.setattr(module, "MAX_BYTES", 1 << 20)
         with pytest.raises(DatasetError, match=r"at most 1048576 bytes unpacked, found 1048577 stated"):

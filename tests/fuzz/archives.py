@@ -12,7 +12,7 @@ from tests.fuzz.structure import damaged_files, damaged_zip
 NAMES = ("../x", "/etc/x", "a/../../x", "C:\\x", "a\\..\\x", "a:b", "", ".", "..", "a//b", "a/./b", "x\x00y", "é",
          "e\u0301", "\U0001f600", "a" * 5000, "a/" * 500 + "x", " ", "con", "tiny/node.dat", "TINY/NODE.DAT",
          "node.dat/", "-rf", "~/x", "\x1b[31m", "\n")
-METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
+METHODS = (zipfile.ZIP_STORED,) * 4 + (zipfile.ZIP_DEFLATED,) * 4 + (zipfile.ZIP_BZIP2,)
 
 
 def hostile_archive(rng: Random) -> Files:

@@ -163,7 +163,7 @@ def _cases() -> list[Case]:
         Case("pickles", _pickles, _make_pickle, _read_pickle, (".pickle",)),
         Case("npz form", inputs.npz_form, lambda rng: damaged_files(_whole(inputs.npz_form), rng), _read_npz_form,
              ("tiny.npz",)),
-        Case("HeteroGraph.from_arrays", inputs.graph, _make_graph, _read_graph,
+        Case("from_arrays", inputs.graph, _make_graph, _read_graph,
              ("num_nodes", "node type", "relation", "edge type", "edges", "features", "edge_features")),
         Case("from_columns", inputs.columns, lambda rng: _damaged_arguments(inputs.columns(), rng), _read_columns,
              ("table", "nodes", "edges", *inputs.columns())),

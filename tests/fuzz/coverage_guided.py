@@ -110,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         read_one(case, files, corpus_of(files)[0])  # what is compiled once is compiled here
         atheris.Setup(
             [sys.argv[0], str(corpus), f"-max_total_time={options.seconds}", f"-artifact_prefix={corpus}/finding-",
-             "-timeout=0", "-max_len=65536", "-rss_limit_mb=8192", "-print_final_stats=1"],
+             "-timeout=0", "-max_len=65536", "-keep_seed=1", "-rss_limit_mb=8192", "-print_final_stats=1"],
             test_one)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         atheris.Fuzz()

@@ -61,7 +61,7 @@ class Outcome:
     Attributes:
         number: which input of its case.
         kind: "accepted", "refused" or "finding".
-        detail: of a refusal, its message with numbers and quoted texts left out; of a finding, what happened.
+        detail: of a refusal, its place and what was expected, without numbers; of a finding, what happened.
         seconds: how long it took.
     """
 
@@ -144,8 +144,9 @@ def fault_of(error: BaseException, places: tuple[str, ...]) -> str | None:
 
 
 def normalised(message: str) -> str:
-    """A message without what differs from input to input, so that equal errors count once."""
-    message = re.sub(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", "…", message)
+    """A message without what was found and what differs from input to input, so that equal errors count once."""
+    message = re.split(r",? found |,? got ", message)[0]
+    message = re.sub(r"(?<!\w)'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", "…", message)
     message = re.sub(r"\[[^][]*\]|\([^()]*\)", "[…]", message)
     return re.sub(r"-?\d[\d.e+]*", "#", message.splitlines()[0] if message else "")[:160]
 

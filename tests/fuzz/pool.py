@@ -2,7 +2,8 @@
 
 import importlib
 import multiprocessing
-from collections.abc import Iterator, Sequence
+import signal
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -21,7 +22,7 @@ def cases_of(place: str) -> dict[str, Case]:
 
 
 def run(tasks: Sequence[Task], *, seed: int, limits: Limits, jobs: int, place: str = CASES
-        ) -> Iterator[tuple[str, Outcome]]:
+        ) -> Generator[tuple[str, Outcome], None, None]:
     """Judges every input of the tasks; (case, outcome) of each, as they come.
 
     Args:
@@ -63,6 +64,9 @@ class _Worker:
     waited: float = 0.0
 
     def __post_init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs, self.place, self.seed, self.limits), daemon=True)
@@ -93,7 +97,7 @@ class _Worker:
         yield self.case, Outcome(self.numbers[0], "finding", what, self.waited)
         self.end()
         task, self.waited = (self.case, self.numbers[1:]), 0.0
-        self.__post_init__()
+        self.start()
         if task[1]:
             self.give(task)
         else:
@@ -106,7 +110,8 @@ class _Worker:
 
 
 def _work(connection: "Connection[Any, Any]", place: str, seed: int, limits: Limits) -> None:
-    """Judges what comes until nothing does."""
+    """Judges what comes until nothing does; the parent alone hears Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     cases = cases_of(place)
     while True:
         try:

@@ -19,10 +19,12 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -65,9 +67,10 @@ def shares(names: Sequence[str], inputs: int) -> list[Task]:
 
 def table(tallies: dict[str, Tally]) -> Table:
     """A line for each case, and their sum."""
-    made_table = Table("case", *COLUMNS, title="malformed files and graphs")
-    for column in made_table.columns[1:]:
-        column.justify = "right"
+    made_table = Table(title="malformed files and graphs", box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    made_table.add_column("case", no_wrap=True)
+    for name in COLUMNS:
+        made_table.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True)
     for name, tally in tallies.items():
         made_table.add_row(name, *(f"{number:,}" for number in tally.row()), style="red" if tally.findings else None)
     rows = [tally.row() for tally in tallies.values()]
@@ -126,7 +129,7 @@ def _shown(value: object) -> str:
 
 
 def main(argv: Sequence[str] | None = None, console: Console | None = None) -> int:
-    """The command line; returns the exit status: 0 no finding, 1 a finding, 2 wrong options."""
+    """The command line; returns the exit status: 0 no finding, 1 a finding, 2 wrong options, 130 stopped by Ctrl-C."""
     console = console or Console()
     parser = _parser()
     options = parser.parse_args(argv)
@@ -145,25 +148,28 @@ def main(argv: Sequence[str] | None = None, console: Console | None = None) -> i
         return one(cases[names[0]], options, console)
     tallies = {name: Tally() for name in names}
     start = time.monotonic()
-    with track(options.inputs, "fuzz", console=console) as tracker:
-        for done, (name, outcome) in enumerate(run(
-            shares(names, options.inputs), seed=options.seed, jobs=options.jobs, place=options.cases,
-            limits=Limits(seconds=options.limit, mebibytes=options.memory),
-        ), start=1):
-            tallies[name].add(outcome)
-            if done % 20 == 0 or done == options.inputs:
-                tracker.update(done, name)
+    outcomes = run(shares(names, options.inputs), seed=options.seed, jobs=options.jobs, place=options.cases,
+                   limits=Limits(seconds=options.limit, mebibytes=options.memory))
+    done = 0
+    with closing(outcomes), track(options.inputs, "fuzz", console=console) as tracker:
+        try:
+            for done, (name, outcome) in enumerate(outcomes, start=1):
+                tallies[name].add(outcome)
+                if done % 20 == 0 or done == options.inputs:
+                    tracker.update(done, name)
+        except KeyboardInterrupt:
+            tracker.log(f"stopped after {done} of {options.inputs} inputs")
     seconds = time.monotonic() - start
     tell(tallies, options.seed, console)
     console.print(table(tallies))
     findings = sum(len(tally.findings) for tally in tallies.values())
     distinct = sum(len(tally.errors) for tally in tallies.values())
-    console.print(f"{options.inputs:,} inputs in {seconds:.0f} s, seed {options.seed}: {distinct:,} distinct errors, "
-                  f"crashes and other findings = {findings}", markup=False)
+    console.print(f"{done:,} inputs in {seconds:.0f} s, seed {options.seed}: {distinct:,} distinct errors, "
+                  f"crashes and other findings = {findings}", markup=False, soft_wrap=True)
     if options.out is not None:
         options.out.write_text(json.dumps(report(tallies, options, seconds), indent=1, ensure_ascii=True))
         console.print(f"report: {options.out}", markup=False)
-    return int(findings > 0)
+    return 130 if done < options.inputs else int(findings > 0)
 
 
 def _parser() -> argparse.ArgumentParser:

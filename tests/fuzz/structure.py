@@ -70,6 +70,7 @@ CODES = (
     b"s", b"u", b"B\xff\xff\xff\x7f", b"\x8f", b"\x96\xff\xff\xff\xff\x00\x00\x00\x00", b"\x98", b"\x97",
     b"ibuiltins\neval\n", b"o", b"\x92", b"K\x00a",
 )
+METHODS = (zipfile.ZIP_STORED,) * 4 + (zipfile.ZIP_DEFLATED,) * 4 + (zipfile.ZIP_LZMA,)
 
 
 def damaged_npy(data: bytes, rng: Random, trusted: bool) -> bytes:
@@ -106,7 +107,7 @@ def damaged_zip(data: bytes, rng: Random, trusted: bool) -> bytes:
         members = damaged_folder(members, rng)
     else:
         return _other_directory(data, rng)
-    return zipped(members, rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA)))
+    return zipped(members, rng.choice(METHODS))
 
 
 def _other_directory(data: bytes, rng: Random) -> bytes:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 from hire_jax import GraphError
 from hire_jax.interop import Imported, from_columns
@@ -84,6 +85,8 @@ BAD = {
     "complex": (put("paper", "year", np.zeros(6, complex)), r"column 'year': .* found complex128"),
     "bytes": (put("paper", "year", np.array([b"a"] * 6)), r"column 'year': .* found \|S1"),
     "a cube": (put("paper", "year", np.zeros((6, 2, 2))), r"column 'year': .* found float64 of shape \[6, 2, 2\]"),
+    "no iteration": (put("paper", "year", scipy.sparse.eye(6)), r"column 'year': expected a column of values, found "
+                                                                r"dia_matrix \(TypeError: "),
     "one value": (put("paper", "year", 2000), r"column 'year': expected a column of values, found 2000"),
     "a string": (put("paper", "year", "123456"), r"column 'year': expected a column of values in order, found str"),
     "a dict": (put("paper", "year", {i: i for i in range(6)}), r"column 'year': .* in order, found dict"),

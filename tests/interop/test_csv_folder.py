@@ -97,6 +97,8 @@ BAD = {
     "an empty file": ({"nodes/author.csv": ""}, r"nodes/author.csv:1: expected a header of distinct column names, "
                                                 r"found "
                                                 r"\[\]"),
+    "a long name": ({"nodes/author.csv": f"id,{'x' * 501}\n70,1\n"}, r"nodes/author.csv:1: expected column names of at "
+                                                                    r"most 500 characters, found one of 501"),
     "only empty lines": ({"nodes/author.csv": "\n\n"}, r"nodes/author.csv:1: expected a header"),
     "no rows": ({"nodes/author.csv": "id\n"}, r"nodes/author.csv: expected at least one row, found none"),
     "a column twice": ({"nodes/author.csv": "id,id\n1,2\n"}, r"nodes/author.csv:1: expected a header of distinct "
@@ -194,3 +196,12 @@ def test_a_line_without_end(folder, monkeypatch):
     monkeypatch.setattr("hire_jax.interop.csv_folder.LINE_LIMIT", 16)
     with pytest.raises(DatasetError, match=r"expected lines of at most 16 bytes, found a longer one"):
         from_csv_folder(folder({"nodes/author.csv": "id\n" + "7" * 100}), **OPTIONS)
+
+
+@pytest.mark.parametrize("name", ["edge/p__c__p.csv", "nodes/sub/q.csv"])
+def test_tables_in_other_folders_are_not_passed_over(tmp_path, name):
+    for member, text in (("nodes/p.csv", "id\n1\n2\n"), (name, "source,destination\n1,2\n")):
+        (tmp_path / member).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / member).write_text(text)
+    with pytest.raises(DatasetError, match=rf"{name}: expected tables in nodes/ and edges/, found one elsewhere"):
+        from_csv_folder(tmp_path)

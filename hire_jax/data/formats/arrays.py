@@ -8,7 +8,7 @@ import numpy as np
 from hire_jax.data.dataset import describe
 from hire_jax.data.errors import DatasetError
 from hire_jax.data.npy import read_array
-from hire_jax.data.originals import READ_LIMIT, Originals
+from hire_jax.data.originals import READ_LIMIT, Originals, check_packing
 
 Arrays = dict[str, np.ndarray]
 MAX_WIDTH = 1 << 24  # columns of features: a matrix may state any number, and whoever transposes it allocates for each
@@ -40,6 +40,7 @@ def read_npz_members(files: Originals, name: str, keys: tuple[str, ...]) -> Arra
                     raise DatasetError(f"{where}: expected an array {key!r}, found {sorted(members)[:20]}")
                 if members[key].file_size > READ_LIMIT:
                     raise DatasetError(f"{where}: {key}: expected at most {READ_LIMIT} bytes, found more")
+                check_packing(members[key], f"{where}: {key}")
                 with archive.open(members[key]) as stream:
                     arrays[key] = read_array(stream, members[key].file_size, f"{where}: {key}")
     except DatasetError:

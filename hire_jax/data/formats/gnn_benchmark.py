@@ -17,7 +17,7 @@ from hire_jax.data.formats.arrays import (
     read_npy,
     undirected,
 )
-from hire_jax.data.originals import READ_LIMIT, Originals
+from hire_jax.data.originals import READ_LIMIT, Originals, check_packing
 from hire_jax.data.unpickle import PickledCSR, load_arrays
 
 _CSR = ("indptr", "indices", "data", "shape")
@@ -84,6 +84,8 @@ def _members(files: Originals, name: str) -> Originals:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             infos = archive.infolist()
+            for info in infos:
+                check_packing(info, f"{where}: {info.filename[:60]}")
             if sum(info.file_size for info in infos) > READ_LIMIT:
                 raise DatasetError(f"{where}: expected arrays of at most {READ_LIMIT} bytes, found more")
             return Originals.of_files({info.filename: archive.read(info) for info in infos}, where)

@@ -18,7 +18,8 @@ from hire_jax.data.originals import Originals
 
 NUM_CLASSES = 3
 PART = 300  # rows of movies_with_genre for training, as many for validation
-MAX_VALUES = 1 << 24  # of a column; the largest, the actors' keywords, has 7.3 million in 66 kB
+BATCH = 1024  # rows unpacked at a time
+MAX_BYTES = 256 << 20  # of a column; the largest, the actors' keywords, has 59 MB, packed to 66 kB
 _TABLES = {"movie": ("movies_with_genre", "movies_without_genre"), "director": ("directors",), "actor": ("actors",)}
 
 
@@ -64,8 +65,6 @@ def _links(files: Originals, table: str, source: str, start: int, counts: dict[s
     where = f"{files.where}: {_file(table)}"
     sources = _integers(files, table, "sourceNodeId") - start
     movies = _integers(files, table, "targetNodeId")
-    if len(sources) == 0:
-        raise DatasetError(f"{where}: expected at least one row, found none")
     return both_directions(source, "movie",
                            integers_below(sources, counts[source], f"{where}: sourceNodeId, less {start}"),
                            integers_below(movies, counts["movie"], f"{where}: targetNodeId"))
@@ -121,16 +120,19 @@ def _column(files: Originals, table: str, column: str) -> Any:
 
     name = _file(table)
     content = files.read(name)
+    parts: list[Any] = []
     try:
+        # The size is counted, not asked for: what a damaged file states of its columns can end the process in pyarrow.
         opened = pyarrow.parquet.ParquetFile(io.BytesIO(content))
-        stated = [opened.metadata.row_group(group).column(place)
-                  for group in range(opened.metadata.num_row_groups) for place in range(opened.metadata.num_columns)]
-        largest = max((chunk.num_values for chunk in stated), default=0)
-        if largest <= MAX_VALUES:
-            values = opened.read(columns=[column], use_threads=False).column(column).combine_chunks()
+        for batch in opened.iter_batches(BATCH, columns=[column], use_threads=False):
+            parts.append(batch.column(column))
+            if sum(part.nbytes for part in parts) > MAX_BYTES:
+                raise files.error(f"{name}: {column}", None, f"at most {MAX_BYTES} bytes", "more")
+        if parts:
+            return pyarrow.concat_arrays(parts)
+    except DatasetError:
+        raise
     except Exception as error:  # damaged bytes surface as OSError, KeyError, and several types of pyarrow's
         raise DatasetError(f"{files.where}: {name}: expected a parquet table with a column {column}, found one that "
                            f"cannot be read ({type(error).__name__}: {str(error)[:200]})") from error
-    if largest > MAX_VALUES:
-        raise files.error(name, None, f"at most {MAX_VALUES} values in a column", str(largest))
-    return values
+    raise files.error(f"{name}: {column}", None, "at least one row", "none")

@@ -18,6 +18,7 @@ from hire_jax.data import DatasetError, write_npz
 from hire_jax.data.formats.gnn_benchmark import parse_gnn_benchmark
 from hire_jax.data.npz import read_npz
 from hire_jax.data.originals import Originals
+from tests.data.written import repacked
 
 DATA = os.environ.get("HIRE_JAX_DATA")  # read here: a fixture hides it from the tests
 
@@ -194,6 +195,12 @@ def test_missing_array(scheme: Scheme, key: str, wanted: str, matrices: Any) -> 
 def test_wrong_matrix(key: str, value: Any, says: str, matrices: Any) -> None:
     with pytest.raises(DatasetError, match=rf"here: tiny\.npz: {says}"):
         parse_gnn_benchmark(npz(graph_data(*matrices) | {key: value}))
+
+
+def test_packing_that_states_its_own_memory_is_refused(matrices: Any) -> None:
+    packed = repacked(npz(gnn_benchmark(*matrices)).read("tiny.npz"), zipfile.ZIP_LZMA)
+    with pytest.raises(DatasetError, match=r"here: tiny\.npz: .*: expected a member that is deflated or not packed"):
+        parse_gnn_benchmark(Originals.of_files({"tiny.npz": packed}, "here"))
 
 
 def test_damaged(matrices: Any) -> None:

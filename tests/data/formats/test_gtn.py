@@ -1,7 +1,6 @@
 """GTN's form, on a hand-made graph and on IMDB and ACM pickled as GTN did."""
 
 import hashlib
-import io
 import os
 import pickle
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from hire_jax.data.formats.gtn import GTN, GTNForm, parse_gtn
 from hire_jax.data.npz import read_npz
 from hire_jax.data.originals import Originals
 from tests.data.pickles import as_old, by_python2, every_way
+from tests.data.written import npy, sparse_npz
 
 DATA = os.environ.get("HIRE_JAX_DATA")
 # Papers 0 to 2, authors 3 and 4, subject 5.
@@ -47,18 +47,6 @@ def edges() -> list[Any]:
     """As GTN's notebook makes them: a link's matrix by rows, its reverse by columns, with arrays that both share."""
     authors, subjects = matrix([0, 0, 2], [3, 4, 4]), matrix([0, 1], [5, 5])
     return [authors, authors.transpose(), subjects, subjects.transpose()]
-
-
-def npy(array: object) -> bytes:
-    stream = io.BytesIO()
-    np.save(stream, np.asarray(array), allow_pickle=False)
-    return stream.getvalue()
-
-
-def sparse_npz(content: object) -> bytes:
-    stream = io.BytesIO()
-    scipy.sparse.save_npz(stream, scipy.sparse.csr_matrix(content))
-    return stream.getvalue()
 
 
 FILES = {

@@ -15,6 +15,7 @@ from hire_jax.data.formats.arrays import Arrays
 from hire_jax.data.formats.heco import HECO, HeCoForm, heco_splits, parse_heco
 from hire_jax.data.npz import read_npz
 from hire_jax.data.originals import Originals
+from tests.data.written import npy, sparse_npz
 
 DATA = os.environ.get("HIRE_JAX_DATA")
 FORM = HeCoForm(
@@ -28,18 +29,6 @@ FORM = HeCoForm(
 AUTHORS = np.array([[1, 0, 0], [0, 0, 2], [0, 0, 0], [0, 3, 0]])
 PAPERS = np.array([[0, 1], [1, 0], [0, 0]])
 TERMS = np.array([[0.5, -1.0], [0.25, 2.0]])
-
-
-def npy(array: object) -> bytes:
-    stream = io.BytesIO()
-    np.save(stream, np.asarray(array), allow_pickle=False)
-    return stream.getvalue()
-
-
-def sparse_npz(matrix: object) -> bytes:
-    stream = io.BytesIO()
-    scipy.sparse.save_npz(stream, matrix)
-    return stream.getvalue()
 
 
 def plain_npz(**arrays: object) -> bytes:

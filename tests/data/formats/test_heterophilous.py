@@ -2,6 +2,7 @@
 
 import io
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from hire_jax.data import DatasetError, write_npz
 from hire_jax.data.formats.heterophilous import KEYS, parse_heterophilous
 from hire_jax.data.npz import read_npz
 from hire_jax.data.originals import Originals
+from tests.data.written import repacked
 
 DATA = os.environ.get("HIRE_JAX_DATA")  # read here: a fixture hides it from the tests
 
@@ -106,6 +108,12 @@ def test_wrong_array(key: str, value: np.ndarray, says: str, original: Arrays) -
 def test_missing_array(key: str, original: Arrays) -> None:
     with pytest.raises(DatasetError, match=f"tiny.npz: expected an array '{key}', found"):
         parse_heterophilous(npz({other: original[other] for other in KEYS if other != key}))
+
+
+def test_packing_that_states_its_own_memory_is_refused(original: Arrays) -> None:
+    packed = repacked(npz(original).read("tiny.npz"), zipfile.ZIP_LZMA)
+    with pytest.raises(DatasetError, match=r"here: tiny\.npz: .*: expected a member that is deflated or not packed"):
+        parse_heterophilous(Originals.of_files({"tiny.npz": packed}, "here"))
 
 
 def test_which_file(original: Arrays) -> None:

@@ -81,8 +81,8 @@ def test_missing_or_damaged(files: Files, monkeypatch: pytest.MonkeyPatch) -> No
     for content in (b"", files[name][:-5], files[name][:100] + b"\xff" * 8 + files[name][108:]):
         with pytest.raises(DatasetError, match=f"here: {name}: expected a parquet table with a column nodeId"):
             parse(files | {name: content})
-    monkeypatch.setattr(module, "MAX_VALUES", 1000)
-    with pytest.raises(DatasetError, match=r"with_genre.*: expected at most 1000 values in a column, found 1220"):
+    monkeypatch.setattr(module, "MAX_BYTES", 5000)
+    with pytest.raises(DatasetError, match=r"with_genre.*: plot_keywords: expected at most 5000 bytes, found more"):
         parse(files)
 
 

@@ -240,7 +240,8 @@ def test_missing_files(arxiv: Files, mag: Files) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"0,1\n3,0\n", gzip.compress(b"0,1\n" * 1000)[:-9], b"\x1f\x8b\x08" + b"\x00" * 30]
+    "content", [b"", b"0,1\n3,0\n", gzip.compress(b"0,1\n" * 1000)[:-9], b"\x1f\x8b\x08" + b"\x00" * 30],
+    ids=["empty", "not packed", "cut", "zeros"]  # gzip writes the time, and workers must agree on the names of tests
 )
 def test_damaged_file(content: bytes, arxiv: Files) -> None:
     with pytest.raises(DatasetError, match=r"here: raw/edge\.csv\.gz: expected a (whole )?gzip file, found"):

@@ -10,10 +10,15 @@ processes of their own. The folder is new for every run, so that a test never me
 import atexit
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from functools import partial
+
+# A shell leaves SIGINT ignored in what it starts in the background, and processes inherit that; tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["HIRE_JAX_OFFLINE"] = "1"  # no test asks the network; those of downloads have a server of their own

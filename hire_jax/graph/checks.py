@@ -19,7 +19,8 @@ class GraphError(ValueError):
 
 def edge_name(edge_type: EdgeType) -> str:
     """An edge type as error messages write it."""
-    return "(" + ", ".join(map(str, edge_type)) + ")"
+    # Halves of surrogate pairs are strings, but nothing prints them.
+    return "(" + ", ".join(map(str, edge_type)).encode(errors="backslashreplace").decode() + ")"
 
 
 def shown(value: Any) -> str:

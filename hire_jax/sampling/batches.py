@@ -53,13 +53,19 @@ class Batch:
       seeds: the batch's own nodes, its part of the epoch.
       uniform: nodes drawn uniformly from all of their type, independently from type to type; or None.
 
-    The losses of `seeds` are means over a part of the nodes that are trained on. Those of `uniform` estimate losses
-    over all nodes without bias: with n_a of N_a nodes drawn of type a, each pair of nodes of two types is there with
-    probability (n_a / N_a) (n_b / N_b), the same for all, so that the mean over the drawn pairs has the mean over all
-    pairs as its expectation, and `losses.type_pair_correlation(variant="all_pairs")` with it; as has the mean of any
-    term a node. Other nodes of a batch are there for being neighbours: means over them favour nodes of high degree.
-    What a loss reads of a model must not depend on the draw: with fan-outs that do not cover all neighbours, the
-    expectation is that of the sampled model's loss.
+    A step takes the supervised loss on the seeds and distils on the uniform nodes:
+
+        output = model.apply(batch_variables(variables, batch), batch.graph, train=True, rngs=rngs)
+        rows = batch.seeds.of(output)
+        supervised = cross_entropy(rows.logits, batch.seeds.labels, where=batch.seeds.where)
+        rows = batch.uniform.of(output)
+        distilled, _ = objective(rows, batch.uniform.labels, teacher=batch.uniform.teacher)  # with supervised=0
+
+    With n_a of N_a nodes of type a drawn, every pair of nodes of two types is there with the same probability
+    (n_a / N_a) (n_b / N_b). So the mean over the pairs drawn has the mean over all pairs as its expectation, and so has
+    `losses.type_pair_correlation(variant="all_pairs")`, as has the mean of anything that belongs to one node. The
+    batch's other nodes are there for being neighbours: means over them favour nodes of high degree. With fan-outs that
+    leave neighbours out, the expectation is that of the loss of the sampled model.
     """
 
     graph: HeteroGraph

@@ -37,7 +37,8 @@ HostFeatures = np.ndarray | SparseRows
 
 @dataclasses.dataclass(frozen=True)
 class HostGraph:
-    """A typed graph in host memory, or in files mapped into it. Build it with `from_graph` or `from_arrays`.
+    """A typed graph in host memory, or in files mapped into it. Build it with `from_graph` or `from_arrays`; the
+    constructor takes arrays that have this form already, mapped ones too, and does not look into them.
 
     Attributes:
       counts: {node type: number of nodes}, in the order of the types.

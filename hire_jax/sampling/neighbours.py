@@ -14,7 +14,7 @@ ALL = -1  # the fan-out that takes every neighbour
 Fanouts = Sequence[int | Mapping[EdgeType, int]]
 Entering = Sequence[tuple[int, Mapping[str, np.ndarray]]]
 
-# Rows whose neighbours are drawn together: their columns of drawn places, 4 bytes each, stay in the caches.
+# Rows whose neighbours are drawn together: what is drawn for them, 8 bytes each, stays in the caches.
 _ROWS_AT_ONCE = 8192
 
 

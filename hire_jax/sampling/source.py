@@ -88,13 +88,12 @@ class BatchSource:
         sample = self.sample(epoch, index)
         sizes = smallest(self.sizes, sizes_of(sample, self.graph))
         seeds, *uniform = sample.rows
-        size = seeds[self.target].size
+        size, places = seeds[self.target].size, np.arange(self.batch_size)
         leaves: dict[str, Any] = {
             "graph": padded_graph(self.graph, sample, sizes, without=self.resident),
             "ids": {name: padded(ids, sizes.nodes[name]) for name, ids in sample.nodes.items()},
             "real": {name: np.int32(ids.size) for name, ids in sample.nodes.items()},
-            "seeds": self._rows({self.target: np.resize(seeds[self.target], self.batch_size)}, sample,
-                                np.arange(self.batch_size) < size),
+            "seeds": self._rows({self.target: seeds[self.target][places % size]}, sample, places < size),
             "uniform": self._rows({name: rows for group in uniform for name, rows in group.items()}, sample, None)
             if self.uniform else None}
         return Batch(**leaves)

@@ -76,6 +76,22 @@ def test_a_batch_depends_on_its_place_alone(host):
     assert any(a.shape != b.shape or np.any(a != b) for a, b in zip(edges[0].values(), edges[1].values(), strict=True))
 
 
+def test_every_batch_draws_anew(host):
+    source = source_of(host, uniform={"user": 9}, shuffle=False)
+    drawn = []
+    for place in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        batch = source(*place)
+        drawn.append(tuple(np.sort(batch.ids["user"][batch.uniform.index["user"]])))
+    assert len(set(drawn)) == 4
+
+
+def test_orders_of_old_epochs_are_not_kept(host):
+    source = source_of(host)
+    for epoch in range(9):
+        source.sample(epoch, 0)
+    assert set(source._orders) == {7, 8}
+
+
 @pytest.mark.parametrize("workers, prefetch", [(1, 1), (2, 1), (3, 5), (2, 12)])
 def test_threads_change_nothing(host, workers, prefetch):
     source = source_of(host)

@@ -1,6 +1,19 @@
 """Knowledge distillation on graphs, heterogeneous first, as pure functions in JAX."""
 
-from hire_jax import data, figures, interop, losses, metapaths, metrics, models, positions, report, sparse, teachers
+from hire_jax import (
+    data,
+    figures,
+    interop,
+    losses,
+    metapaths,
+    metrics,
+    models,
+    positions,
+    report,
+    sampling,
+    sparse,
+    teachers,
+)
 from hire_jax._version import __version__
 from hire_jax.conflicts import pcgrad
 from hire_jax.data import Dataset, DatasetError, load_dataset
@@ -37,6 +50,7 @@ __all__ = [
     "positions",
     "predict",
     "report",
+    "sampling",
     "slow_backbone",
     "sparse",
     "teachers",

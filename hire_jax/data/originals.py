@@ -106,7 +106,7 @@ class Originals:
         with self.open(name) as stream:
             try:
                 content = stream.read(limit + 1)
-            except Exception as error:  # damaged members surface as zlib.error, BadZipFile, EOFError, ...
+            except Exception as error:  # damaged members surface as zlib.error, BadZipFile, EOFError and others
                 raise DatasetError(f"{self.where}: {name}: expected a whole file, found a damaged one "
                                    f"({type(error).__name__}: {str(error)[:200]})") from error
         if len(content) > limit:

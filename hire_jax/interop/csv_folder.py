@@ -205,15 +205,20 @@ def _lines(files: Originals, member: str) -> Iterator[str]:
 def _numbers(files: Originals, member: str, name: str, lines: list[int], cells: Sequence[str]) -> np.ndarray:
     """Cells as float64; `Table.numbers` looks at whether they are finite."""
     text = "".join(cells)
-    if text.isascii() and "_" not in text:  # Python reads 1_000 and digits of other scripts
-        try:
-            return np.array(list(map(float, cells)))
-        except ValueError:
-            pass
+    if not text.isascii() or "_" in text:  # Python reads 1_000 and digits of other scripts
+        raise _not_a_number(files, member, name, lines, cells)
+    try:
+        return np.array(list(map(float, cells)))
+    except ValueError as error:
+        raise _not_a_number(files, member, name, lines, cells) from error
+
+
+def _not_a_number(files: Originals, member: str, name: str, lines: list[int], cells: Sequence[str]) -> DatasetError:
+    """Of the first cell that is none."""
     bad = next(i for i, cell in enumerate(cells) if not _is_number(cell))
     found = repr(cells[bad] if len(cells[bad]) <= 60 else cells[bad][:57] + "...") if cells[bad] else "an empty cell"
-    raise files.error(member, lines[bad], f"a number in column {name!r}",
-                      f"{found}; name the column in ignore=, or, if it tells kinds apart, in categorical=")
+    return files.error(member, lines[bad], f"a number in column {name!r}",
+                       f"{found}; name the column in ignore=, or, if it tells kinds apart, in categorical=")
 
 
 def _is_number(cell: str) -> bool:

@@ -113,7 +113,7 @@ TRICKS = {
     "a name behind a dtype": b"\x80\x04\x8c\x05numpy\x8c\x18dtype.__class__.__base__\x93.",
     "numpy.load": b"cnumpy\nload\n(S'/dev/null'\ntR.",
     "numpy.fromfile": b"cnumpy\nfromfile\n(S'/dev/null'\ntR.",
-    "numpy.memmap": b"cnumpy\nmemmap\n(S'/tmp/x'\ntR.",
+    "numpy.memmap": b"cnumpy\nmemmap\n(S'x'\ntR.",
     "numpy's own eval": b"cnumpy.testing._private.utils\nrunstring\n(S'1'\n}tR.",
     "a codec that acts": b"c_codecs\ndecode\n(S'a'\nS'zlib'\ntR.",
     "another encoding": array(b"I1\n", b"c_codecs\nencode\n(Va\nVutf-8\ntR") + b".",

@@ -25,15 +25,13 @@ from hire_jax.data.formats.arrays import (
     finite_float32,
     integers_below,
     read_npy,
-    read_npz_members,
-    sparse_entries,
 )
+from hire_jax.data.formats.scipy_npz import read_sparse
 from hire_jax.data.formats.text import integer, shown
 from hire_jax.data.originals import Originals
 
 SHOTS = (20, 40, 60)
 _NPY_MAGIC = b"\x93NUMPY"
-_MATRIX_KEYS = {"csr": ("indptr", "indices"), "csc": ("indptr", "indices"), "coo": ("row", "col")}
 _INT32_MAX = np.iinfo(np.int32).max
 
 
@@ -207,19 +205,6 @@ def read_features(files: Originals, name: str, key: str, count: int) -> Arrays:
         if dense.ndim != 2 or len(dense) != count:
             raise files.error(name, None, f"numbers of shape [{count}, width]", describe(dense))
         return {key: finite_float32(dense, where)}
-    head = read_npz_members(files, name, ("format", "shape", "data"))
-    kind, size = head["format"], head["shape"]
-    text = kind.dtype.kind in "SU" and kind.ndim == 0
-    form = next((form for form in _MATRIX_KEYS if text and kind == np.array(form, kind.dtype.kind)), None)
-    if form is None:
-        raise files.error(f"{name}: format", None, f"one of {list(_MATRIX_KEYS)}", "something else")
-    if size.shape != (2,):
-        raise files.error(f"{name}: shape", None, "two counts", describe(size))
-    rows, width = integers_below(size, _INT32_MAX, f"{where}: shape").tolist()
-    if rows != count:
-        raise files.error(f"{name}: shape", None, f"{count} rows", str(rows))
-    ends = read_npz_members(files, name, _MATRIX_KEYS[form])
-    first, second = (ends[part] for part in _MATRIX_KEYS[form])
-    entries = sparse_entries(form, first, second, head["data"], (rows, width), where)
-    kept = entries[2] != 0
-    return csr_arrays(key, *(part[kept] for part in entries), shape=(rows, width))
+    rows, columns, values, width = read_sparse(files, name, count)
+    kept = values != 0
+    return csr_arrays(key, rows[kept], columns[kept], values[kept], shape=(count, width))

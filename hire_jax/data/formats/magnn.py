@@ -3,15 +3,22 @@
 import numpy as np
 
 from hire_jax.data.dataset import describe
-from hire_jax.data.errors import DatasetError
-from hire_jax.data.formats.arrays import Arrays, both_directions, csr_arrays, read_npy, read_npz_members, unique_edges
+from hire_jax.data.formats.arrays import (
+    Arrays,
+    both_directions,
+    csr_arrays,
+    integers_below,
+    read_npy,
+    read_npz_members,
+    unique_edges,
+)
+from hire_jax.data.formats.scipy_npz import read_sparse
 from hire_jax.data.originals import Originals
 
 NODE_TYPES = ("movie", "director", "actor")  # in the order of their numbers; movies have labels and all links
 NUM_CLASSES = 3
 SPLIT_SEED = 1566911444
 _ADJACENCY, _TYPES, _LABELS, _SPLIT = "adjM.npz", "node_types.npy", "labels.npy", "train_val_test_idx.npz"
-_INT32_MAX = np.iinfo(np.int32).max
 
 
 def parse_magnn(files: Originals) -> Arrays:
@@ -23,7 +30,7 @@ def parse_magnn(files: Originals) -> Arrays:
     Raises:
         DatasetError: a file is missing or not what it should be.
     """
-    types = _integers(files, _TYPES, None, read_npy(files, _TYPES), length=None, high=len(NODE_TYPES))
+    types = _integers(files, _TYPES, read_npy(files, _TYPES), None, len(NODE_TYPES))
     members = [np.flatnonzero(types == kind) for kind in range(len(NODE_TYPES))]
     for name, nodes in zip(NODE_TYPES, members, strict=True):
         if not len(nodes):
@@ -33,10 +40,10 @@ def parse_magnn(files: Originals) -> Arrays:
     for kind, name in enumerate(NODE_TYPES):
         count = len(members[kind])
         arrays[f"num_nodes/{name}"] = np.array(count, np.int32)
-        rows, columns, values, width = _read_csr(files, f"features_{kind}.npz", count)
+        rows, columns, values, width = read_sparse(files, f"features_{kind}.npz", count, forms=("csr",))
         kept = values != 0
         arrays |= csr_arrays(f"x/{name}", rows[kept], columns[kept], values[kept], shape=(count, width))
-    labels = _integers(files, _LABELS, None, read_npy(files, _LABELS), length=movies, high=NUM_CLASSES)
+    labels = _integers(files, _LABELS, read_npy(files, _LABELS), movies, NUM_CLASSES)
     arrays["y/movie"] = labels.astype(np.int32)
     return arrays | _read_links(files, types, members) | _read_split(files, movies)
 
@@ -70,7 +77,7 @@ def magnn_split(count: int, *, train: int, val: int, seed: int = SPLIT_SEED) -> 
 
 def _read_links(files: Originals, types: np.ndarray, members: list[np.ndarray]) -> Arrays:
     """Movie-director and movie-actor edges, in both directions."""
-    sources, destinations, values, width = _read_csr(files, _ADJACENCY, len(types))
+    sources, destinations, values, width = read_sparse(files, _ADJACENCY, len(types), forms=("csr",))
     if width != len(types):
         raise files.error(_ADJACENCY, None, f"as many columns as nodes ({len(types)})", str(width))
     if (values != 1).any():
@@ -102,64 +109,22 @@ def _read_split(files: Originals, count: int) -> Arrays:
     arrays = {}
     for part in parts:
         key = f"{part}_idx"
-        nodes = np.sort(_integers(files, _SPLIT, key, lists[key], length=None, high=count))
+        nodes = np.sort(_integers(files, f"{_SPLIT}: {key}", lists[key], None, count))
         if not len(nodes):
-            raise _error(files, _SPLIT, key, "at least one node", "none")
+            raise files.error(f"{_SPLIT}: {key}", None, "at least one node", "none")
         repeated = taken[nodes]
         repeated[1:] |= nodes[1:] == nodes[:-1]
         if repeated.any():
-            raise _error(files, _SPLIT, key, "each node once, in one part", f"node {nodes[np.argmax(repeated)]} again")
+            again = f"node {nodes[np.argmax(repeated)]} again"
+            raise files.error(f"{_SPLIT}: {key}", None, "each node once, in one part", again)
         taken[nodes] = True
         arrays[f"split/{part}"] = nodes.astype(np.int32)
     return arrays
 
 
-def _read_csr(files: Originals, name: str, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """(rows, columns, float32 values, width) of a CSR matrix of `count` rows, as scipy's `save_npz` wrote it."""
-    matrix = read_npz_members(files, name, ("format", "shape", "indptr", "indices", "data"))
-    kind = matrix["format"]
-    if kind.dtype.kind not in "SU" or kind.ndim or kind != np.array("csr", kind.dtype.kind):
-        raise _error(files, name, "format", "the text csr", repr(kind.tobytes()[:12]))
-    shape = _integers(files, name, "shape", matrix["shape"], length=2, high=_INT32_MAX)
-    if shape[0] != count:
-        raise _error(files, name, "shape", f"{count} rows", str(shape.tolist()))
-    width = int(shape[1])
-    entries = matrix["indices"].size
-    indptr = _integers(files, name, "indptr", matrix["indptr"], length=count + 1, high=entries + 1)
-    lengths = np.diff(indptr)
-    if indptr[0] != 0 or indptr[-1] != entries or (lengths < 0).any():
-        expected = f"offsets that rise from 0 to the number of entries ({entries})"
-        raise _error(files, name, "indptr", expected, f"{indptr[0]} to {indptr[-1]}, rising by {lengths.min()} or more")
-    columns = _integers(files, name, "indices", matrix["indices"], length=entries, high=width)
-    rows = np.repeat(np.arange(count), lengths)
-    if unique_edges(rows, columns).shape[1] != entries:
-        raise _error(files, name, "indices", "each column once a row", "one twice")
-    return rows, columns, _finite(files, name, matrix["data"], entries), width
-
-
-def _finite(files: Originals, name: str, data: np.ndarray, length: int) -> np.ndarray:
-    if data.dtype.kind not in "fiub" or data.shape != (length,):
-        raise _error(files, name, "data", f"real numbers of shape [{length}]", describe(data))
-    with np.errstate(over="ignore", invalid="ignore"):  # what does not fit becomes infinite and is reported below
-        values = data.astype(np.float32)
-    wrong = ~np.isfinite(values)
-    if wrong.any():
-        raise _error(files, name, "data", "numbers finite in float32", str(data[np.argmax(wrong)]))
-    return values
-
-
-def _integers(files: Originals, name: str, key: str | None, array: np.ndarray, *, length: int | None,
-              high: int) -> np.ndarray:
+def _integers(files: Originals, name: str, array: np.ndarray, length: int | None, high: int) -> np.ndarray:
     """An integer vector of this length and of values below `high`, as int64."""
     if array.dtype.kind not in "iu" or array.ndim != 1 or length not in (None, len(array)):
         expected = f"integers of shape [{'N' if length is None else length}]"
-        raise _error(files, name, key, expected, describe(array))
-    wrong = (array < 0) | (array >= high)
-    if wrong.any():
-        place = int(np.argmax(wrong))
-        raise _error(files, name, key, f"values from 0 to {high - 1}", f"{array[place]} at position {place}")
-    return array.astype(np.int64)
-
-
-def _error(files: Originals, name: str, key: str | None, expected: str, found: str) -> DatasetError:
-    return files.error(name if key is None else f"{name}: {key}", None, expected, found)
+        raise files.error(name, None, expected, describe(array))
+    return integers_below(array, high, f"{files.where}: {name}")

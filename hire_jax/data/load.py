@@ -19,7 +19,6 @@ from hire_jax.data.obtain import get
 from hire_jax.data.registry import BUNDLED, Entry, entries, nearest
 from hire_jax.data.split_names import choose_split
 from hire_jax.data.synthetic import synthetic_hetero
-from hire_jax.graph import GraphError, HeteroGraph
 
 
 def load_dataset(name: str, root: str | os.PathLike[str] | None = None, split: str | None = None, *,
@@ -121,10 +120,7 @@ def _not_found(name: str, folders: list[Path], known: Entry | None) -> str:
 
 def _from_file(path: Path, name: str, split: str | None, file: str) -> Dataset:
     raw = read_npz(path, name)
-    try:
-        graph = HeteroGraph.from_arrays(num_nodes=raw.num_nodes, edges=raw.edges, features=raw.features)
-    except GraphError as error:
-        raise DatasetError(f"{path}: {error}") from error
+    graph = raw.graph(path)
     try:
         masks, taken = choose_split(raw.splits, raw.meta["default_split"], raw.labels, split)
     except ValueError as error:

@@ -27,7 +27,7 @@ from hire_jax.data.dataset import PARTS, check_labels, describe, labelled
 from hire_jax.data.errors import DatasetError
 from hire_jax.data.formats.arrays import MAX_WIDTH
 from hire_jax.data.npz_file import NpzFile
-from hire_jax.graph import EdgeType
+from hire_jax.graph import EdgeType, GraphError, HeteroGraph
 from hire_jax.sparse import SparseFeatures
 
 FORMAT = 1
@@ -53,6 +53,20 @@ class RawDataset(NamedTuple):
     classes: list[str]
     multilabel: bool
     meta: dict[str, Any]
+
+    def graph(self, path: Path) -> HeteroGraph:
+        """The graph of these arrays, its edges checked and sorted by receiver.
+
+        Args:
+            path: the file they came from, for messages.
+
+        Raises:
+            DatasetError: an edge names a node that is not there; the message names the file and the relation.
+        """
+        try:
+            return HeteroGraph.from_arrays(num_nodes=self.num_nodes, edges=self.edges, features=self.features)
+        except GraphError as error:
+            raise DatasetError(f"{path}: {error}") from error
 
 
 def read_npz(path: Path, name: str | None = None) -> RawDataset:

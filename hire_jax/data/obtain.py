@@ -22,9 +22,9 @@ from hire_jax.data.originals import MAX_MEMBERS, Originals
 from hire_jax.data.registry import Entry, Source, entries, entry
 from hire_jax.data.verify import differences, unpaired
 from hire_jax.data.write import write_npz
-from hire_jax.graph import GraphError, HeteroGraph
 
 OPTIONAL = "heco_"  # begins the names of files that only add splits to a graph
+
 
 def get(name: str, folder: str | os.PathLike[str] | None = None, *, offline: bool | None = None,
         say: Callable[[str], None] = print, progress: bool = True) -> Path:
@@ -133,7 +133,7 @@ def recognise(paths: Mapping[str, Path], name: str | None, where: str
     Returns:
         (entry, source, {the registry's name of each of its files: path}, or None where a checksum is missing). A source
         whose files are all there goes before others, then the one with most. Splits that come from files of their own
-        may be missing (`OPTIONAL`).
+        may be missing (`OPTIONAL`). Names of files decide where checksums do not.
 
     Raises:
         DatasetError: the name is unknown, or none is given and no dataset's files are all there.
@@ -152,7 +152,9 @@ def recognise(paths: Mapping[str, Path], name: str | None, where: str
     for known, source, genuine in matched:
         if genuine and all(file.name in genuine or file.name.startswith(OPTIONAL) for file in source.files):
             return known, source, genuine
-    known, source, most = max(matched, key=lambda match: len(match[2]))
+    names = {name.rpartition("/")[2] for name in paths}
+    known, source, most = max(matched, key=lambda match: (len(match[2]), sum(
+        file.name in names for file in match[1].files)))
     if name is None:
         guess = f"; {len(most)} of {len(source.files)} files of {known.name} are there" if most else ""
         raise DatasetError(f"{where}: expected files of a dataset of the registry, found none whose checksums are all "
@@ -227,10 +229,7 @@ def check_file(path: Path, known: Entry | None) -> RawDataset:
         DatasetError: it is damaged, inconsistent, or another graph than the registry says.
     """
     raw = read_npz(path, known.name if known else None)
-    try:
-        HeteroGraph.from_arrays(num_nodes=raw.num_nodes, edges=raw.edges, features=raw.features)
-    except GraphError as error:
-        raise DatasetError(f"{path}: {error}") from error
+    raw.graph(path)
     wrong = [] if known is None else differences(raw, known)
     wrong += [f"relation {'__'.join(edge_type)}: expected another that is its reverse, found none"
               for edge_type in (unpaired(raw.edges) if known else [])]

@@ -1,7 +1,7 @@
 """What a student is trained on: supervised loss plus weighted distillation terms."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 
 import jax
@@ -174,13 +174,13 @@ class Objective:
         return added
 
     def unweighted(self, student: Any, labels: jax.Array, *, teacher: Any = None, where: jax.Array | None = None,
-                   edges: Edges | None = None) -> dict[str, jax.Array]:
-        """{term: value}; the arguments are those of a call."""
-        if self.needs_teacher and teacher is None:
-            named = ", ".join(name for name in self.terms if name != "supervised")
-            raise ValueError(f"terms that need a teacher have a weight ({named}), but no teacher is given")
+                   edges: Edges | None = None, only: Collection[str] | None = None) -> dict[str, jax.Array]:
+        """{term: value}; the arguments are those of a call, and `only` some of `terms`, where not all are wanted."""
+        wanted = [name for name in self.terms if only is None or name in only]
+        if teacher is None and (needing := ", ".join(name for name in wanted if name != "supervised")):
+            raise ValueError(f"terms that need a teacher have a weight ({needing}), but no teacher is given")
         values, rows = {}, where if self.distil_rows == "train" else None
-        for name in self.terms:
+        for name in wanted:
             if name == "supervised":
                 values[name] = cross_entropy(student.logits, labels, label_smoothing=self.label_smoothing, where=where)
             elif name == "soft_target_kl":

@@ -1,15 +1,26 @@
 """Batches made ahead by threads while a step runs."""
 
+import queue
+import threading
+import time
+import weakref
 from collections import deque
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 
-from hire_jax.sampling.batches import Batch
-from hire_jax.sampling.source import BatchSource
+Tasks = queue.SimpleQueue[tuple[Future[Any], int] | None]
+
+
+class Source(Protocol):
+    """What a loader goes through: `BatchSource`, or another function of an epoch and a number."""
+
+    def __len__(self) -> int: ...
+    def __call__(self, epoch: int, index: int, /) -> Any: ...
 
 
 class BatchLoader:
@@ -25,32 +36,54 @@ class BatchLoader:
 
     An error in a thread is raised here when its batch is due, at most `prefetch` batches after it happened; asking
     again makes that batch again. Leaving the `with`, by an error and Ctrl-C too, drops what was made ahead and waits
-    for the threads, each of which ends with the batch it is at.
+    for the threads, each of which ends with the batch it is at. A thread that does not come back, from a file on a
+    dead disk for example, is waited for no longer than `timeout`, and does not keep the process from ending.
 
     Args:
       source: makes the batches.
       workers: threads.
       prefetch: batches made or being made beyond the one handed out.
       device: where arrays are put, a `jax.Device` or sharding; None is JAX's default.
+      put: what a thread does with a batch instead of putting it on `device`.
+      timeout: seconds to wait for a batch.
 
     Raises:
-      ValueError: workers or prefetch below 1.
+      ValueError: workers or prefetch below 1, a timeout that is not above 0, put and device together.
     """
 
-    def __init__(self, source: BatchSource, *, workers: int = 1, prefetch: int = 2, device: Any = None) -> None:
+    def __init__(self, source: Source, *, workers: int = 1, prefetch: int = 2, device: Any = None,
+                 put: Callable[[Any], Any] | None = None, timeout: float = 600.0) -> None:
         for name, number in (("workers", workers), ("prefetch", prefetch)):
             if number < 1:
                 raise ValueError(f"{name} must be at least 1, got {number}")
-        self.source, self.prefetch, self.device = source, prefetch, device
+        if not timeout > 0:
+            raise ValueError(f"timeout must be above 0 seconds, got {timeout}")
+        if put is not None and device is not None:
+            raise ValueError("put takes the place of device: give one of them")
+        self.source, self.prefetch, self.timeout = source, prefetch, timeout
         self._next = 0  # batches handed out since the first of epoch 0
-        self._ahead: deque[Future[Batch]] = deque()  # of the batches from `_next` on
-        self._threads: ThreadPoolExecutor | None = ThreadPoolExecutor(workers, thread_name_prefix="sampling")
+        self._ahead: deque[Future[Any]] = deque()  # of the batches from `_next` on
+        self._tasks: Tasks = queue.SimpleQueue()
+        ready = put or partial(jax.device_put, device=device)
+        length = len(source)
+        # Daemons: the interpreter would wait for others at its end, however long.
+        self._threads = [threading.Thread(target=_work, daemon=True, name=f"sampling_{number}", args=(
+            self._tasks, lambda place: ready(source(*divmod(place, length))))) for number in range(workers)]
+        self._end = weakref.finalize(self, _end, self._tasks, workers)
+        for thread in self._threads:
+            thread.start()
 
     def __len__(self) -> int:
         return len(self.source)
 
-    def __iter__(self) -> Iterator[Batch]:
-        """The rest of the epoch. Raises RuntimeError on a closed loader, and what a thread raised."""
+    def __iter__(self) -> Iterator[Any]:
+        """The rest of the epoch.
+
+        Raises:
+          RuntimeError: the loader is closed.
+          TimeoutError: a batch was not there in time.
+          What a thread raised.
+        """
         epoch = self._next // len(self)
         while self._next // len(self) == epoch:
             yield self._take()
@@ -71,9 +104,10 @@ class BatchLoader:
     def close(self) -> None:
         """Drops what was made ahead and ends the threads; a closed loader gives no more batches."""
         self._drop()
-        if self._threads is not None:
-            self._threads.shutdown(wait=True, cancel_futures=True)
-            self._threads = None
+        self._end()
+        end = time.monotonic() + self.timeout
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
 
     def __enter__(self) -> "BatchLoader":
         return self
@@ -82,12 +116,17 @@ class BatchLoader:
                  trace: TracebackType | None) -> None:
         self.close()
 
-    def _take(self) -> Batch:
+    def _take(self) -> Any:
         self._fill()
         try:
-            batch = self._ahead[0].result()
-        except BaseException:  # of a thread, or Ctrl-C here
+            batch = self._ahead[0].result(self.timeout)
+        except BaseException as error:  # of a thread, or Ctrl-C here
+            late = isinstance(error, TimeoutError) and not self._ahead[0].done()
             self._drop()
+            if late:
+                epoch, index = divmod(self._next, len(self))
+                raise TimeoutError(f"batch {index} of epoch {epoch} was not made within {self.timeout:g} s; a file "
+                                   "that cannot be read, or a timeout that is too short?") from None
             raise
         self._ahead.popleft()
         self._next += 1
@@ -95,15 +134,31 @@ class BatchLoader:
         return batch
 
     def _fill(self) -> None:
-        if self._threads is None:
+        if not self._end.alive:
             raise RuntimeError("the loader is closed")
         while len(self._ahead) < self.prefetch:
-            self._ahead.append(self._threads.submit(self._make, self._next + len(self._ahead)))
+            future: Future[Any] = Future()
+            self._tasks.put((future, self._next + len(self._ahead)))
+            self._ahead.append(future)
 
     def _drop(self) -> None:
         for future in self._ahead:
             future.cancel()
         self._ahead.clear()
 
-    def _make(self, place: int) -> Batch:
-        return jax.device_put(self.source(*divmod(place, len(self))), self.device)
+
+def _work(tasks: Tasks, make: Callable[[int], Any]) -> None:
+    """A thread: makes the batches of `tasks` until it finds None there. It knows nothing of the loader, so that one
+    that is forgotten is collected and ends it."""
+    while (task := tasks.get()) is not None:
+        future, place = task
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(make(place))
+            except BaseException as error:
+                future.set_exception(error)
+
+
+def _end(tasks: Tasks, workers: int) -> None:
+    for _ in range(workers):
+        tasks.put(None)

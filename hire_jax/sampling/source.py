@@ -2,8 +2,8 @@
 
 import operator
 import threading
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,11 +11,20 @@ from hire_jax.graph import GraphError
 from hire_jax.sampling.batches import Batch, Rows
 from hire_jax.sampling.host import HostGraph
 from hire_jax.sampling.neighbours import Fanouts, NeighbourSampler, Sample
-from hire_jax.sampling.padding import bound_of, ladder, sizes_of, smallest
+from hire_jax.sampling.padding import Sizes, bound_of, ladder, sizes_of, smallest
 from hire_jax.sampling.patterns import padded, padded_graph
 from hire_jax.teachers import TeacherRows
 
 _ORDER, _BATCH = 0, 1  # purposes of random streams
+
+
+class SideBySide(NamedTuple):
+    """Batches of one size, and what they hold without what fills them up."""
+
+    size: int  # its place in `BatchSource.sizes`
+    batches: list[Batch]
+    nodes: int  # of all batches
+    edges: int
 
 
 class BatchSource:
@@ -29,7 +38,8 @@ class BatchSource:
       nodes: int[n], the target nodes that make up an epoch, such as those of a split; each once.
       batch_size: seeds in a batch. The last of an epoch has what is left, and rows that do not count.
       fanouts, replace: of `NeighbourSampler`; a model of L layers needs L hops.
-      labels: int[N] or [N, C] of all target nodes.
+      labels: int[N] or [N, C] of all target nodes. Batches bring those of `nodes` alone: other nodes, which may be
+        among the uniform ones, are unlabelled there.
       uniform: {type: number} of nodes drawn from all of a type for every batch, at most all of them. Those of the
         target have their logits; those of other types, which no model's last layer knows, enter one hop later.
       teacher: whose rows go with the seeds and the uniform nodes.
@@ -70,6 +80,8 @@ class BatchSource:
                                  "any, the type's pairs would be missing from the estimate")
         self.labels = None if labels is None else np.asarray(labels)
         self._check_rows()
+        if self.labels is not None:
+            self.labels = _known(self.labels, self.nodes)
         self._sampler = NeighbourSampler(graph, fanouts, replace=replace)
         self._orders: dict[int, np.ndarray] = {}
         self._lock = threading.Lock()
@@ -85,15 +97,34 @@ class BatchSource:
 
     def __call__(self, epoch: int, index: int) -> Batch:
         """Batch `index` of an epoch. Raises IndexError for one that the epoch does not have."""
-        sample = self.sample(epoch, index)
-        sizes = smallest(self.sizes, sizes_of(sample, self.graph))
+        self._check_index(index)
+        return self.side_by_side(epoch, [index]).batches[0]
+
+    def side_by_side(self, epoch: int, indices: Sequence[int], *, at_least: int = 0) -> SideBySide:
+        """Several batches of an epoch in one size, for devices that run one program.
+
+        An index beyond the epoch's last gives a batch whose seeds do not count; its uniform nodes do, which are drawn
+        as those of any other.
+
+        Args:
+          epoch, indices: which.
+          at_least: the place in `sizes` of the smallest size to take.
+        """
+        samples = [self._sample(epoch, index) for index in indices]
+        size = max([at_least, *(self.sizes.index(smallest(self.sizes, sizes_of(s, self.graph))) for s in samples)])
+        batches = [self._batch(sample, index < len(self), self.sizes[size])
+                   for index, sample in zip(indices, samples, strict=True)]
+        return SideBySide(size, batches, sum(ids.size for sample in samples for ids in sample.nodes.values()),
+                          sum(edges.senders.size for sample in samples for edges in sample.edges.values()))
+
+    def _batch(self, sample: Sample, counts: bool, sizes: Sizes) -> Batch:
         seeds, *uniform = sample.rows
         size, places = seeds[self.target].size, np.arange(self.batch_size)
         leaves: dict[str, Any] = {
             "graph": padded_graph(self.graph, sample, sizes, without=self.resident),
             "ids": {name: padded(ids, sizes.nodes[name]) for name, ids in sample.nodes.items()},
             "real": {name: np.int32(ids.size) for name, ids in sample.nodes.items()},
-            "seeds": self._rows({self.target: seeds[self.target][places % size]}, sample, places < size),
+            "seeds": self._rows({self.target: seeds[self.target][places % size]}, sample, (places < size) & counts),
             "uniform": self._rows({name: rows for group in uniform for name, rows in group.items()}, sample, None)
             if self.uniform else None}
         return Batch(**leaves)
@@ -101,13 +132,20 @@ class BatchSource:
     def sample(self, epoch: int, index: int) -> Sample:
         """What batch `index` of an epoch is made of: the seeds, and the uniform nodes of the target and of the others,
         entered as sets of their own."""
+        self._check_index(index)
+        return self._sample(epoch, index)
+
+    def _check_index(self, index: int) -> None:
         if not 0 <= index < len(self):
             raise IndexError(f"an epoch has the batches 0 to {len(self) - 1}, got {index}")
+
+    def _sample(self, epoch: int, index: int) -> Sample:
         rng = self._stream(_BATCH, epoch, index)
         drawn = {name: rng.choice(self.graph.counts[name], number, replace=False, shuffle=False).astype(np.int32)
                  for name, number in self.uniform.items()}
         own = {self.target: drawn.pop(self.target)} if self.target in drawn else {}
-        seeds = self._order(epoch)[index * self.batch_size:(index + 1) * self.batch_size]
+        first = index * self.batch_size if index < len(self) else 0
+        seeds = self._order(epoch)[first:first + self.batch_size]
         return self._sampler.sample([(0, {self.target: seeds}), (0, own), (1, drawn)], rng)
 
     def _rows(self, index: dict[str, np.ndarray], sample: Sample, where: np.ndarray | None) -> Rows:
@@ -142,6 +180,15 @@ class BatchSource:
             if rows != self.graph.counts.get(name):
                 raise GraphError(f"{what} have {rows} rows, but the graph has {self.graph.counts.get(name, 0)} nodes "
                                  f"of {name!r}")
+
+
+def _known(labels: np.ndarray, nodes: np.ndarray) -> np.ndarray:
+    """The labels of `nodes`, and -1 for all others."""
+    if labels.ndim not in (1, 2) or labels.dtype.kind not in "iub":
+        raise GraphError(f"labels must be integers [N] or [N, C], got {labels.dtype}{list(labels.shape)}")
+    known = np.full(labels.shape, -1, labels.dtype if labels.dtype.kind == "i" else np.int32)
+    known[nodes] = labels[nodes]
+    return known
 
 
 def _checked_nodes(nodes: Any, count: int) -> np.ndarray:

@@ -12,14 +12,13 @@ import optax
 from flax.errors import LazyInitError
 
 from hire_jax import metrics as scores
-from hire_jax.conflicts import pcgrad
 from hire_jax.distill import Objective
 from hire_jax.graph import HeteroGraph
 from hire_jax.models.output import ModelOutput
 from hire_jax.supervised import cross_entropy
 from hire_jax.teachers import RandomTeacher
+from hire_jax.training.gradients import Params, gradient_of, parts_of, trained_of
 
-Params = Any
 Monitor = Literal["val_loss", "val_accuracy", "val_macro_f1"]
 
 
@@ -68,7 +67,7 @@ def initial_states(seeds: jax.Array, graph: HeteroGraph, model: nn.Module, objec
         params = _replaced(params, initialise(params))
     log_variances = jax.tree.map(lambda s: jnp.zeros(len(seeds), s.dtype), objective.init())
     zeros = jnp.zeros(len(seeds), jnp.int32)
-    opt_state = jax.vmap(optimizer.init)(_trained(params, log_variances))
+    opt_state = jax.vmap(optimizer.init)(trained_of(params, log_variances))
     return SeedState(key=jax.vmap(partial(named_key, name="dropout"))(keys), params=params,
                      log_variances=log_variances,
                      opt_state=jax.tree.map(jnp.copy, opt_state),  # some hold the parameters
@@ -83,36 +82,6 @@ def _replaced(fresh: Params, given: Params) -> Params:
         raise ValueError("initialise must return variables of the structure, shapes and dtypes that it is given: "
                          f"expected {before}, got {after}")
     return jax.tree.map(jnp.array, given)
-
-
-def _trained(params: Params, log_variances: dict[str, jax.Array]) -> Any:
-    """All that the optimiser sees: the network's parameters, and the objective's where it has some."""
-    return (params, log_variances) if log_variances else params
-
-
-def _parts(trained: Any, objective: Objective) -> tuple[Params, dict[str, jax.Array]]:
-    """The inverse of `_trained`."""
-    return trained if objective.uncertainty else (trained, {})
-
-
-def _gradient(weighted: Callable[..., tuple[dict, dict]], trained: Any, objective: Objective,
-              key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array], Any]:
-    """The total of `weighted(params, log_variances)`, its unweighted terms, and the gradient to step along."""
-    if objective.pcgrad:
-        values, pullback, terms = jax.vjp(lambda trained: weighted(*_parts(trained, objective)), trained, has_aux=True)
-        of_terms = [pullback({name: jnp.asarray(name == other, value.dtype) for name, value in values.items()})[0]
-                    for other in values]
-        parts = [_parts(gradient, objective) for gradient in of_terms]
-        shared = pcgrad([params for params, _ in parts], key)  # what the objective learns is no term's rival
-        own = jax.tree.map(lambda *gradients: sum(gradients), *[log_variances for _, log_variances in parts])
-        return sum(values.values(), jnp.zeros(())), terms, _trained(shared, own)
-
-    def total(trained: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-        values, terms = weighted(*_parts(trained, objective))
-        return sum(values.values(), jnp.zeros(())), terms
-
-    (value, terms), gradient = jax.value_and_grad(total, has_aux=True)(trained)
-    return value, terms, gradient
 
 
 def train_epoch(state: SeedState, data: Data, teacher: ModelOutput | RandomTeacher | None, *, model: nn.Module,
@@ -132,10 +101,10 @@ def train_epoch(state: SeedState, data: Data, teacher: ModelOutput | RandomTeach
         return objective.weighted(terms, epoch=state.epoch, log_variances=log_variances), terms
 
     key = jax.random.fold_in(named_key(state.key, "pcgrad"), state.epoch)
-    value, terms, gradient = _gradient(weighted, _trained(state.params, state.log_variances), objective, key)
-    updates, opt_state = optimizer.update(gradient, state.opt_state, _trained(state.params, state.log_variances))
-    params, log_variances = _parts(
-        optax.apply_updates(_trained(state.params, state.log_variances), updates), objective)
+    value, terms, gradient = gradient_of(weighted, trained_of(state.params, state.log_variances), objective, key)
+    updates, opt_state = optimizer.update(gradient, state.opt_state, trained_of(state.params, state.log_variances))
+    params, log_variances = parts_of(
+        optax.apply_updates(trained_of(state.params, state.log_variances), updates), objective)
 
     logits = logits_of(model, params, data.graph)
     seen = evaluate(logits, data, ("val",), num_classes)

@@ -37,7 +37,7 @@ from experiments.memory import use_heap_for_large_arrays
 from experiments.networks import build, coupled_adam, prepared
 from experiments.reference import hgb
 from experiments.reference import planetoid as homogeneous
-from experiments.settings import TrainingSettings, load_named, resumable
+from experiments.settings import TrainingSettings, load_named, provide_devices, resumable
 from experiments.store import Cell, ResultStore
 
 TUNING_SEEDS = 3
@@ -79,6 +79,7 @@ def main(settings: Settings, console: Console | None = None) -> dict[tuple[str, 
     """
     console = console or Console()
     use_heap_for_large_arrays()
+    provide_devices(settings.devices)
     if settings.smoke:
         settings = dataclasses.replace(settings, datasets=("imdb_gtn",), seeds=2, epochs=3, out=settings.out / "smoke")
     unknown = [model for model in settings.models if model not in MODELS]

@@ -33,7 +33,7 @@ from experiments.gkedm_cells import Cells, Job, positioned, run, with_needed
 from experiments.gkedm_claims import CLAIMS, Finding, Scores, distillation, enhancement, findings, verdict
 from experiments.keys import key
 from experiments.memory import use_heap_for_large_arrays
-from experiments.settings import TrainingSettings, load_named, resumable
+from experiments.settings import TrainingSettings, load_named, provide_devices, resumable
 from experiments.store import Cell, ResultStore
 
 
@@ -59,6 +59,7 @@ def main(settings: Settings, console: Console | None = None) -> dict[str, Cell]:
     """
     console = console or Console()
     use_heap_for_large_arrays()
+    provide_devices(settings.devices)
     if settings.smoke:
         settings = dataclasses.replace(settings, seeds=2, epochs=3, backbones=settings.backbones[:1],
                                        out=settings.out / "smoke")

@@ -27,7 +27,7 @@ from experiments.console import Tracker, track
 from experiments.fingerprint import fingerprint
 from experiments.keys import key
 from experiments.memory import use_heap_for_large_arrays
-from experiments.settings import GraphSettings, TrainingSettings, resumable
+from experiments.settings import GraphSettings, TrainingSettings, provide_devices, resumable
 from experiments.store import Cell, ResultStore
 
 Method = Literal["plain", "node", "relation", "hire"]
@@ -78,6 +78,7 @@ def main(settings: Settings, console: Console | None = None) -> list[hj.report.R
     """
     console = console or Console()
     use_heap_for_large_arrays()
+    provide_devices(settings.devices)
     if settings.smoke:
         settings = dataclasses.replace(settings, seeds=2, epochs=8, teacher_hidden=16, student_hidden=4,
                                        out=settings.out / "smoke")

@@ -4,11 +4,13 @@ tyro shows the strings below the fields as help; an experiment that sets another
 """
 
 import dataclasses
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import jax
 from rich.console import Console
 
 import hire_jax as hj
@@ -33,7 +35,7 @@ class TrainingSettings(RunSettings):
     """Of one whose seeds can be spread, and that can be tried out first."""
 
     devices: int | None = None
-    """Spread the seeds over this many devices; must divide --seeds."""
+    """Spread the seeds over this many devices. On a CPU, makes so many of it, to try things out."""
     smoke: bool = False
     """Narrow models, few epochs, 2 seeds: shows in a minute that everything runs. Kept apart in OUT/smoke."""
 
@@ -46,6 +48,16 @@ class GraphSettings:
     """A bundled name, or NAME of a NAME.npz in --root or $HIRE_JAX_DATA."""
     split: str | None = None
     """One of the dataset's splits; None takes its default."""
+
+
+def provide_devices(count: int | None) -> None:
+    """Makes `count` devices of a CPU where JAX has not looked for devices yet; other platforms have what they have."""
+    if count is not None and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        try:
+            jax.config.update("jax_num_cpu_devices", count)
+        except RuntimeError as error:  # it has looked: what is there must do, and `fit` says so where it does not
+            if count > jax.device_count():
+                raise SystemExit(f"--devices: JAX has {jax.device_count()} devices already, got {count}") from error
 
 
 def load_named(name: str, root: Path | None) -> hj.Dataset:

@@ -27,7 +27,7 @@ from experiments.configs.tables import METHODS, TABLES, Table
 from experiments.console import track
 from experiments.keys import key
 from experiments.memory import use_heap_for_large_arrays
-from experiments.settings import TrainingSettings, load_named, resumable
+from experiments.settings import TrainingSettings, load_named, provide_devices, resumable
 from experiments.store import ResultStore
 from experiments.tables_cells import Pair
 from experiments.tables_costs import measure_costs, seconds_of_an_epoch
@@ -59,6 +59,7 @@ def main(settings: Settings, console: Console | None = None) -> None:
     """Runs what is missing, then draws the table. Ctrl-C leaves finished cells on disk and exits with status 130."""
     console = console or Console()
     use_heap_for_large_arrays()
+    provide_devices(settings.devices)
     table = asked(settings)
     if settings.smoke:
         settings = dataclasses.replace(settings, epochs=settings.epochs or 3, out=settings.out / "smoke")
@@ -93,9 +94,6 @@ def asked(settings: Settings) -> Table:
     table = dataclasses.replace(table, **changes)
     if table.seeds < table.tuning_seeds:
         raise SystemExit(f"--seeds: the search takes the first {table.tuning_seeds} teachers, got {table.seeds} seeds")
-    for seeds in (table.seeds, table.tuning_seeds):
-        if settings.devices is not None and seeds % settings.devices:
-            raise SystemExit(f"--devices: {settings.devices} devices do not divide the {seeds} seeds of a cell")
     return table
 
 

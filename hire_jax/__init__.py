@@ -1,6 +1,7 @@
 """Knowledge distillation on graphs, heterogeneous first, as pure functions in JAX."""
 
 from hire_jax import (
+    checkpoint,
     data,
     figures,
     interop,
@@ -8,6 +9,7 @@ from hire_jax import (
     metapaths,
     metrics,
     models,
+    parallel,
     positions,
     report,
     sampling,
@@ -36,6 +38,7 @@ __all__ = [
     "TrainingError",
     "__version__",
     "check_leaks",
+    "checkpoint",
     "data",
     "figures",
     "fit",
@@ -46,6 +49,7 @@ __all__ = [
     "metapaths",
     "metrics",
     "models",
+    "parallel",
     "pcgrad",
     "positions",
     "predict",

@@ -266,9 +266,17 @@ def test_devices_that_do_not_fit_are_refused(dataset):
 
 
 @needs_eight_devices
-def test_seeds_that_do_not_divide_among_devices_are_refused(dataset):
-    with pytest.raises(ValueError, match=re.escape("the number of seeds (3) must be a multiple of devices (2)")):
-        fit(Small(), dataset, seeds=3, devices=2)
+def test_ten_seeds_on_eight_devices(dataset, teachers, student):
+    """Sixteen places for ten seeds: the six that repeat the last one are not seen."""
+    settings, expected = student
+    ten = jax.tree.map(lambda rows: jnp.concatenate([rows, rows[:2]]), teachers)
+    result = fit(Small(), dataset, teacher=ten, devices=8, **(settings | {"seeds": 10}))
+    assert result.seeds == tuple(range(10))
+    for ours, theirs in ((result.params, expected.params), (result.metrics, expected.metrics),
+                         (result.history, expected.history)):
+        for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+            assert len(a) == 10 and np.isfinite(a).all()
+            np.testing.assert_allclose(a[:8], b, rtol=1e-5, atol=1e-5)
 
 
 # ------------------------------------------------------------------------------------------------ teachers

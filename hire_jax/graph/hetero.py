@@ -7,7 +7,7 @@ operations grows with the number of type pairs and not with the number of relati
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -46,6 +46,8 @@ class HeteroGraph:
       blocks: {(source, destination): RelationBlock}.
       positions: {node type: float[N, k]}, positional encodings for models that read them; {} until
         `with_positions` gives some. Methods that change edges leave them out.
+      halo: of a graph that is one device's part of a larger one (`hire_jax.parallel.partition`): brings the rows of a
+        type, [N, d], that other devices compute up to date. None of a whole graph.
 
     For the typed relations of arXiv 1703.06103 and its successors; `receivers` being sorted is relied upon.
     """
@@ -56,6 +58,7 @@ class HeteroGraph:
     counts: tuple[tuple[str, int], ...] = dataclasses.field(metadata={"static": True})
     edge_types: tuple[EdgeType, ...] = dataclasses.field(metadata={"static": True})
     positions: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
+    halo: Callable[[str, jax.Array], jax.Array] | None = None
 
     # ------------------------------------------------------------------------------------------ building
 
@@ -164,6 +167,22 @@ class HeteroGraph:
             sources = {s for s, d in self.blocks if d in needed[0]}
             needed.insert(0, needed[0] | sources)
         return tuple(tuple(name for name in self.node_types if name in types) for types in needed)
+
+    def refreshed(self, hidden: Mapping[str, Any], destinations: Sequence[str]) -> dict[str, Any]:
+        """What a layer of these destinations reads: where the graph is a part of a larger one, with its halo exchanged.
+
+        A model calls it on {type: [N, d]} before each layer, after dropout. A whole graph gives `hidden` as it is.
+
+        Raises:
+          GraphError: rows of a halo that are sparse features, which cannot be exchanged.
+        """
+        if self.halo is None:
+            return dict(hidden)
+        read = {source for destination in destinations for source, _ in self.blocks_into(destination)}
+        if sparse := [name for name, x in hidden.items() if name in read and isinstance(x, SparseFeatures)]:
+            raise GraphError(f"a layer reads the sparse features of {sparse[0]!r} as they are, and a graph in parts "
+                             "cannot exchange them; a model with projection=True exchanges what it makes of them")
+        return {name: self.halo(name, x) if name in read else x for name, x in hidden.items()}
 
     # ------------------------------------------------------------------------------------ transformations
 

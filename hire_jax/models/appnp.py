@@ -65,5 +65,6 @@ class APPNP(nn.Module, kw_only=True):
                 hidden.append(h)
         z = h
         for types in needed[1:]:
-            z = {name: (1 - self.alpha) * x + self.alpha * h[name] for name, x in propagate(graph, z, types).items()}
+            moved = propagate(graph, graph.refreshed(z, types), types)
+            z = {name: (1 - self.alpha) * x + self.alpha * h[name] for name, x in moved.items()}
         return ModelOutput(logits=z[self.target].astype(jnp.float32), hidden=tuple(hidden), attention=())

@@ -47,7 +47,7 @@ class _Step(nn.Module, kw_only=True):
 
     @nn.compact
     def __call__(self, hidden: Hidden, beta: jax.Array, graph: HeteroGraph, initial: Hidden) -> tuple[Hidden, None]:
-        hidden = Dropout(rate=self.dropout)(hidden, train=self.train)
+        hidden = graph.refreshed(Dropout(rate=self.dropout)(hidden, train=self.train), tuple(initial))
         layer = GCNIILayer(alpha=self.alpha, dtype=self.dtype, name="convolution")
         moved = layer(graph, hidden, initial, tuple(initial), beta=beta)
         return {name: nn.relu(x) for name, x in moved.items()}, None

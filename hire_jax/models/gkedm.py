@@ -180,6 +180,7 @@ class GKEDM(nn.Module, kw_only=True):
         if self.input_norm:  # backbones without a norm end on any scale; positions of mean square 1 drown small rows
             h = {name: nn.LayerNorm(dtype=self.dtype, name=f"norm_{name}")(x) for name, x in z.items()}
         x = drop(self._positioned(graph, h, train) if self.positions else h, train=train)
+        x = graph.refreshed(x, [inner.target])
         finish = self._convolution if self.readout == "convolution" else self._classifier
         logits, hidden, attention = finish(graph, z, h, x, drop, train)
         return ModelOutput(logits=logits, hidden=(*output.hidden, *hidden), attention=(*output.attention, attention))
@@ -197,7 +198,7 @@ class GKEDM(nn.Module, kw_only=True):
     def _convolution(self, graph: HeteroGraph, z: Hidden, h: Hidden, x: Hidden, drop: Dropout,
                      train: bool) -> tuple[jax.Array, list[Hidden], Attention]:
         target, classes = self.backbone.target, self.backbone.num_classes
-        z = drop(z, train=train)
+        z = graph.refreshed(drop(z, train=train), [target])
         logits, attention = self._layer(classes, False)(graph, x, target, sources=z, train=train)
         if self.residual:
             logits += nn.Dense(classes, use_bias=False, dtype=self.dtype, name="own")(z[target])

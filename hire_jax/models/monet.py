@@ -52,8 +52,9 @@ class MoNetLayer(nn.Module, kw_only=True):
 
         flat = kernel.reshape(d, self.kernels * self.features)
         values = {name: (x @ flat).reshape(x.shape[0], self.kernels, self.features) for name, x in hidden.items()}
-        degrees = {name: jnp.maximum(in_degree(graph, name), 1) for name in hidden}
-        scale = {name: degree[:, None] ** -0.5 for name, degree in degrees.items()}
+        degrees = {name: jnp.maximum(in_degree(graph, name), 1)[:, None] for name in hidden}
+        degrees = graph.refreshed(degrees, destinations)
+        scale = {name: degree ** -0.5 for name, degree in degrees.items()}
         output = {}
         for destination in destinations:
             total = jnp.zeros_like(values[destination])
@@ -65,7 +66,7 @@ class MoNetLayer(nn.Module, kw_only=True):
                 total += spmm(pattern, weights, values[source])
             mixed = total.sum(axis=1)
             if self.aggregation == "mean":
-                mixed /= degrees[destination][:, None].astype(mixed.dtype)
+                mixed /= degrees[destination].astype(mixed.dtype)
             output[destination] = mixed + hidden[destination] @ root + bias
         return output
 

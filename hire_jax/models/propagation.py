@@ -21,14 +21,15 @@ def propagate(graph: HeteroGraph, hidden: Hidden, destinations: Sequence[str], *
     N(i) are the neighbours through all relations. Without `self_loops` the last term and the 1 of d_i are left out;
     without `normalise` it is a plain sum. Input {type: [N, d]}, output the same for `destinations`.
     """
-    scaled = {name: x * _inverse_root_degree(graph, name, x.dtype, normalise, self_loops) for name, x in hidden.items()}
+    scale = {name: _inverse_root_degree(graph, name, x.dtype, normalise, self_loops) for name, x in hidden.items()}
+    scaled = {name: x * scale[name] for name, x in hidden.items()}
     output = {}
     for destination in destinations:
         x = scaled[destination]
         total = x if self_loops else jnp.zeros_like(x)
         for source, block in graph.blocks_into(destination):
             total += spmm(block.by_source(), None, scaled[source])
-        output[destination] = total * _inverse_root_degree(graph, destination, x.dtype, normalise, self_loops)
+        output[destination] = total * scale[destination]
     return output
 
 
@@ -44,5 +45,5 @@ def _inverse_root_degree(graph: HeteroGraph, name: str, dtype: Any, normalise: b
     """[N, 1]; 1 without normalisation, 0 for a node that nothing enters."""
     if not normalise:
         return jnp.ones((1, 1), dtype)
-    degree = in_degree(graph, name) + self_loops
-    return jnp.where(degree > 0, degree, jnp.inf)[:, None].astype(dtype) ** -0.5
+    degree = graph.refreshed({name: in_degree(graph, name)[:, None]}, graph.node_types)[name] + self_loops
+    return jnp.where(degree > 0, degree, jnp.inf).astype(dtype) ** -0.5

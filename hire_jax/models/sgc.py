@@ -48,5 +48,5 @@ class SGC(nn.Module, kw_only=True):
         bias = self.param("bias", nn.initializers.zeros, (self.num_classes,))
         rows = {name: x @ kernel for name, x in features.items()}
         for types in needed[1:]:
-            rows = propagate(graph, rows, types)
+            rows = propagate(graph, graph.refreshed(rows, types), types)
         return ModelOutput(logits=rows[self.target].astype(jnp.float32) + bias, hidden=({},), attention=())

@@ -70,7 +70,7 @@ class NodeClassifier(nn.Module, abc.ABC, kw_only=True):
         h = self._enter(graph, needed[0])
         hidden, attention, carry = [h if self.projection else {}], [], None
         for types in needed[1:-1] if truncated or not self.projection else needed[1:]:
-            h = Dropout(rate=self.dropout)(h, train=train)
+            h = graph.refreshed(Dropout(rate=self.dropout)(h, train=train), types)
             h, weights, carry = self.convolve(graph, h, types, carry, train)
             h = self._activate(h)
             hidden.append(h)
@@ -81,7 +81,7 @@ class NodeClassifier(nn.Module, abc.ABC, kw_only=True):
             if self.projection:
                 logits = nn.Dense(self.num_classes, name="classifier")(h[self.target].astype(jnp.float32))
             else:
-                h, weights = self.readout(graph, h, carry, train)
+                h, weights = self.readout(graph, graph.refreshed(h, [self.target]), carry, train)
                 attention.append(weights)
                 logits = h[self.target].astype(jnp.float32)
             logits = self.finish(logits)

@@ -64,7 +64,7 @@ def initial_states(seeds: jax.Array, graph: HeteroGraph, model: nn.Module, objec
     keys = jax.vmap(jax.random.key)(seeds)
     params = _initial_params(keys, graph, model)
     if initialise is not None:
-        params = _replaced(params, initialise(params))
+        params = replaced(params, initialise(params))
     log_variances = jax.tree.map(lambda s: jnp.zeros(len(seeds), s.dtype), objective.init())
     zeros = jnp.zeros(len(seeds), jnp.int32)
     opt_state = jax.vmap(optimizer.init)(trained_of(params, log_variances))
@@ -75,7 +75,7 @@ def initial_states(seeds: jax.Array, graph: HeteroGraph, model: nn.Module, objec
                      best_score=jnp.full(len(seeds), -jnp.inf), best_epoch=zeros, epoch=jnp.copy(zeros))
 
 
-def _replaced(fresh: Params, given: Params) -> Params:
+def replaced(fresh: Params, given: Params) -> Params:
     """`given`, copied: the trainer gives its state away."""
     before, after = (jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), tree) for tree in (fresh, given))
     if before != after:

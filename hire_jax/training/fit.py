@@ -40,7 +40,8 @@ def fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objective | None
       optimizer: replaces AdamW with any optax transformation.
       monitor: what "best" means on the validation split: lowest "val_loss", or highest "val_accuracy" or
         "val_macro_f1". The first of equals is kept.
-      devices: spreads the seeds over that many devices (or these); their number must divide the seeds.
+      devices: spreads the seeds over that many devices (or these). All run as many seeds: where the devices do not
+        divide them, some repeat the last seed, which costs time and changes no number.
       seed_batch: how many seeds one device maps over at a time; the batches follow each other inside the same
         program. None takes all of them, but on a CPU no more than keep one layer's activations within 4 MiB:
         beyond its caches a wider program is slower (docs/performance.md). Numbers agree up to rounding.
@@ -70,10 +71,10 @@ def fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objective | None
     start = time.perf_counter()
     parts: list[dict[str, np.ndarray]] = []
     history: dict[str, np.ndarray] = {}
-    state = program.state
+    state, count = program.state, len(program.seeds)
     for _ in range(0, epochs, chunk):
         state, records = program.run(state)
-        parts.append({name: np.asarray(values) for name, values in records.items()})
+        parts.append({name: np.asarray(values)[:count] for name, values in records.items()})
         history = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
         check_finite(history, program.seeds)
         if progress is not None:
@@ -81,4 +82,5 @@ def fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objective | None
         if not history["active"][:, -1].any():
             break
     seconds = time.perf_counter() - start
+    state = jax.tree.map(lambda rows: rows[:count] if len(rows) > count else rows, state)
     return result_of(model, program.data, state, history, program.seeds, dataset.num_classes, seconds, compile_seconds)

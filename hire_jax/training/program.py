@@ -24,7 +24,8 @@ class Program(NamedTuple):
     """`fit` before its first epoch.
 
     `run(state)` trains `chunk` epochs and gives (state, {name: [S, chunk]} records); it takes over the memory of
-    the state it is given. `compiled` is the XLA program behind it, `data` what all its calls share.
+    the state it is given. `compiled` is the XLA program behind it, `data` what all its calls share. Over devices that
+    do not divide the seeds, S is larger than their number: what follows them is a copy of the last.
     """
 
     run: Callable[[Any], tuple[Any, dict[str, jax.Array]]]
@@ -62,7 +63,9 @@ def compile_fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objectiv
 
     seed_epoch = partial(train_epoch, model=model, objective=objective, optimizer=optimizer, monitor=monitor,
                          patience=patience, epochs=epochs, num_classes=dataset.num_classes)
-    mesh = _seed_mesh(devices, len(seed_list))
+    mesh = _seed_mesh(devices)
+    # Devices that would have one seed less repeat the last one: all run one program, and its records are dropped.
+    spare = 0 if mesh is None else -len(seed_list) % mesh.size
     if seed_batch is None:
         seed_batch = _cached_seeds(model, data.graph) if jax.default_backend() == "cpu" else len(seed_list)
     run_chunk = partial(_over_seeds, partial(_scan_epochs, seed_epoch, chunk), seed_batch, paired)
@@ -73,12 +76,20 @@ def compile_fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objectiv
 
     state = initial_states(jnp.asarray(seed_list, jnp.uint32), data.graph, model, objective, optimizer,
                            initialise)
+    if spare:
+        state = _repeat_last(state, spare)
+        teacher = _repeat_last(teacher, spare) if paired else teacher
     if mesh is not None:  # wherever the arrays were: a teacher may come from a fit on other devices
         split, copied = NamedSharding(mesh, over_seeds), NamedSharding(mesh, everywhere)
         state, data = jax.device_put(state, split), jax.device_put(data, copied)
         teacher = jax.device_put(teacher, split if paired else copied)
     compiled = jax.jit(run_chunk, donate_argnums=0).lower(state, data, teacher).compile()
     return Program(lambda state: compiled(state, data, teacher), state, seed_list, data, compiled)
+
+
+def _repeat_last(tree: Any, times: int) -> Any:
+    """Every array with its last row repeated at its end."""
+    return jax.tree.map(lambda rows: jnp.concatenate([rows, jnp.repeat(rows[-1:], times, axis=0)]), tree)
 
 
 def _over_seeds(run: Callable, batch: int, paired: bool, state: SeedState, data: Data,
@@ -109,13 +120,11 @@ def _cached_seeds(model: nn.Module, graph: HeteroGraph) -> int:
     return max(1, 4 * 2 ** 20 // largest)
 
 
-def _seed_mesh(devices: int | Sequence[jax.Device] | None, seeds: int) -> Mesh | None:
+def _seed_mesh(devices: int | Sequence[jax.Device] | None) -> Mesh | None:
     if devices is None:
         return None
     if isinstance(devices, int):
         if not 1 <= devices <= jax.device_count():
             raise ValueError(f"devices must be 1 to {jax.device_count()}, the devices JAX sees, got {devices}")
         devices = jax.devices()[:devices]
-    if seeds % len(devices):
-        raise ValueError(f"the number of seeds ({seeds}) must be a multiple of devices ({len(devices)})")
     return Mesh(np.asarray(devices), ("seed",))

@@ -183,7 +183,6 @@ def test_dry_run_counts_cells_and_trains_none(pretended, tmp_path, monkeypatch, 
     ({"datasets": ("cora",)}, "--datasets: unknown 'cora'; the table hire has imdb_gtn, acm_hgb, dblp_hgb"),
     ({"methods": ("hint",)}, "--methods: unknown 'hint'; the table hire has student, label smoothing"),
     ({"seeds": 2}, "--seeds: the search takes the first 3 teachers, got 2 seeds"),
-    ({"devices": 2}, "--devices: 2 devices do not divide the 3 seeds of a cell"),
 ])
 def test_unknown_names_are_said(changes, message, tmp_path):
     with pytest.raises(SystemExit, match=message):

@@ -80,8 +80,8 @@ def main(settings: Settings, console: Console | None = None) -> list[hj.report.R
     use_heap_for_large_arrays()
     provide_devices(settings.devices)
     if settings.smoke:
-        settings = dataclasses.replace(settings, seeds=2, epochs=8, teacher_hidden=16, student_hidden=4,
-                                       out=settings.out / "smoke")
+        settings = dataclasses.replace(settings, seeds=max(2, settings.devices or 0), epochs=8, teacher_hidden=16,
+                                       student_hidden=4, out=settings.out / "smoke")
     dataset = hj.load_dataset(settings.dataset, root=settings.root, split=settings.split)
     check_relations(settings, dataset)
     jobs = list(plan(settings, dataset))

@@ -2,7 +2,9 @@
 
 import dataclasses
 import logging
+import os
 import re
+import signal
 from typing import Any
 
 import flax.linen as nn
@@ -13,6 +15,7 @@ import optax
 import pytest
 
 import hire_jax as hj
+from hire_jax.checkpoint import Checkpoints
 from hire_jax.data import synthetic_hetero
 from hire_jax.models import HGT, RGCN, ModelOutput
 from hire_jax.models.dropout import Dropout
@@ -255,6 +258,45 @@ def test_devices_change_nothing(dataset, teachers, student, devices):
     assert len(jax.tree.leaves(result.params)[0].sharding.device_set) == devices
     assert_same(result, expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(result.outputs().logits, expected.outputs().logits, rtol=1e-4, atol=1e-5)
+
+
+class Stopped(Exception):
+    """What ends a run between two chunks."""
+
+
+def stop_at(epoch, action):
+    def progress(done, _):
+        if done == epoch:
+            action()
+    return progress
+
+
+def interrupt():
+    raise Stopped
+
+
+@needs_eight_devices
+@pytest.mark.parametrize("devices", [None, 2])
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(dataset, tmp_path, devices):
+    """Three seeds on two devices carry a fourth that is not seen; SIGTERM after the second chunk, an error after the
+    third."""
+    settings = SETTINGS | {"epochs": 14, "patience": 14, "chunk": 3, "devices": devices, "seeds": 3}
+    expected = fit(Small(), dataset, **settings)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended, Checkpoints(tmp_path, config={}) as kept:
+        fit(Small(), dataset, checkpoints=kept, **settings,
+            progress=stop_at(6, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    assert ended.value.code == 0 and signal.getsignal(signal.SIGTERM) is before
+    with pytest.raises(Stopped), Checkpoints(tmp_path, config={}) as kept:
+        fit(Small(), dataset, checkpoints=kept, progress=stop_at(9, interrupt), **settings)
+    seen = []
+    with Checkpoints(tmp_path, config={}) as kept:
+        resumed = fit(Small(), dataset, checkpoints=kept, progress=lambda done, _: seen.append(done), **settings)
+    assert seen == [12, 14]
+    for ours, theirs in ((resumed.params, expected.params), (resumed.metrics, expected.metrics),
+                         (resumed.history, expected.history)):
+        assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+        jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
 def test_devices_that_do_not_fit_are_refused(dataset):

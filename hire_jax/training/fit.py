@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 
 import flax.linen as nn
 import jax
 import numpy as np
 import optax
 
+from hire_jax.checkpoint import Checkpoints, graceful_stop
 from hire_jax.distill import Objective
 from hire_jax.models.output import ModelOutput
 from hire_jax.teachers import RandomTeacher
@@ -24,7 +26,7 @@ def fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objective | None
         devices: int | Sequence[jax.Device] | None = None, seed_batch: int | None = None, chunk: int = 10,
         initialise: Callable[[Params], Params] | None = None,
         progress: Callable[[int, Mapping[str, np.ndarray]], None] | None = None,
-        check_leaks: bool = True) -> FitResult:
+        checkpoints: Checkpoints | None = None, check_leaks: bool = True) -> FitResult:
     """Trains a node classifier on one graph for several seeds at once and keeps each seed's best parameters.
 
     Args:
@@ -49,6 +51,8 @@ def fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objective | None
       initialise: takes the fresh variables of all seeds (every array with a leading axis of seeds) and returns those to
         begin with, e.g. `functools.partial(hire_jax.lift, backbone=result.params)`.
       progress: called as progress(epochs done, history so far) after every chunk.
+      checkpoints: where all seeds' states are kept after every chunk. A run with the same arguments that finds one
+        there goes on from it, to the same bits. SIGTERM then ends the process after the chunk, with exit code 0.
       check_leaks: refuses a dataset whose inputs tell labels or whose parts share nodes (`hire_jax.check_leaks`).
 
     Returns:
@@ -60,6 +64,7 @@ def fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objective | None
         changes a shape, bad numbers.
       LeakError: `check_leaks` found labels among the inputs, or nodes in two parts.
       TrainingError: a loss became NaN or infinite; names the seed and the epoch.
+      CheckpointError: no checkpoint can be read, or they are of another run.
     """
     start = time.perf_counter()
     program = compile_fit(model, dataset, objective=objective, teacher=teacher, seeds=seeds, epochs=epochs,
@@ -69,18 +74,34 @@ def fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objective | None
     compile_seconds = time.perf_counter() - start
 
     start = time.perf_counter()
-    parts: list[dict[str, np.ndarray]] = []
-    history: dict[str, np.ndarray] = {}
-    state, count = program.state, len(program.seeds)
-    for _ in range(0, epochs, chunk):
-        state, records = program.run(state)
-        parts.append({name: np.asarray(values)[:count] for name, values in records.items()})
-        history = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
-        check_finite(history, program.seeds)
-        if progress is not None:
-            progress(min(history["active"].shape[1], epochs), history)
-        if not history["active"][:, -1].any():
-            break
+    state, count, done = program.state, len(program.seeds), 0
+    rounds = -(-epochs // chunk)
+    records = {name: np.zeros((count, rounds * chunk), of_chunk.dtype) for name, of_chunk in program.records.items()}
+    with ExitStack() as stack:
+        stop = None
+        if checkpoints is not None:
+            stop = stack.enter_context(graceful_stop())
+            if (found := checkpoints.restore({"state": state, "records": records})) is not None:
+                done, records = found.step, found.state["records"]
+                state = jax.tree.map(lambda ours, theirs: jax.device_put(ours, theirs.sharding), found.state["state"],
+                                     state)
+        while done < epochs and (done == 0 or records["active"][:, done - 1].any()):
+            state, of_chunk = program.run(state)
+            for name, values in of_chunk.items():
+                records[name][:, done:done + chunk] = np.asarray(values)[:count]
+            done += chunk
+            history = {name: values[:, :done] for name, values in records.items()}
+            check_finite(history, program.seeds)
+            if checkpoints is not None:
+                checkpoints.save(done, {"state": state, "records": records})
+            if progress is not None:
+                progress(min(done, epochs), history)
+            if stop is not None and stop.requested:
+                checkpoints.wait()  # type: ignore[union-attr]  # it is what listens to the signal
+                raise SystemExit(0)
+        if checkpoints is not None:
+            checkpoints.wait()
+    history = {name: values[:, :done] for name, values in records.items()}
     seconds = time.perf_counter() - start
     state = jax.tree.map(lambda rows: rows[:count] if len(rows) > count else rows, state)
     return result_of(model, program.data, state, history, program.seeds, dataset.num_classes, seconds, compile_seconds)

@@ -24,8 +24,9 @@ class Program(NamedTuple):
     """`fit` before its first epoch.
 
     `run(state)` trains `chunk` epochs and gives (state, {name: [S, chunk]} records); it takes over the memory of
-    the state it is given. `compiled` is the XLA program behind it, `data` what all its calls share. Over devices that
-    do not divide the seeds, S is larger than their number: what follows them is a copy of the last.
+    the state it is given. `compiled` is the XLA program behind it, `data` what all its calls share,
+    `records` the shapes of the records. Over devices that do not divide the seeds, S is larger than their number: what
+    follows them is a copy of the last.
     """
 
     run: Callable[[Any], tuple[Any, dict[str, jax.Array]]]
@@ -33,6 +34,7 @@ class Program(NamedTuple):
     seeds: tuple[int, ...]
     data: Any
     compiled: Any
+    records: Any
 
 
 def compile_fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objective | None = None,
@@ -63,7 +65,7 @@ def compile_fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objectiv
 
     seed_epoch = partial(train_epoch, model=model, objective=objective, optimizer=optimizer, monitor=monitor,
                          patience=patience, epochs=epochs, num_classes=dataset.num_classes)
-    mesh = _seed_mesh(devices)
+    mesh = _seed_mesh(devices, len(seed_list))
     # Devices that would have one seed less repeat the last one: all run one program, and its records are dropped.
     spare = 0 if mesh is None else -len(seed_list) % mesh.size
     if seed_batch is None:
@@ -83,8 +85,9 @@ def compile_fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objectiv
         split, copied = NamedSharding(mesh, over_seeds), NamedSharding(mesh, everywhere)
         state, data = jax.device_put(state, split), jax.device_put(data, copied)
         teacher = jax.device_put(teacher, split if paired else copied)
-    compiled = jax.jit(run_chunk, donate_argnums=0).lower(state, data, teacher).compile()
-    return Program(lambda state: compiled(state, data, teacher), state, seed_list, data, compiled)
+    lowered = jax.jit(run_chunk, donate_argnums=0).lower(state, data, teacher)
+    compiled = lowered.compile()
+    return Program(lambda state: compiled(state, data, teacher), state, seed_list, data, compiled, lowered.out_info[1])
 
 
 def _repeat_last(tree: Any, times: int) -> Any:
@@ -120,11 +123,12 @@ def _cached_seeds(model: nn.Module, graph: HeteroGraph) -> int:
     return max(1, 4 * 2 ** 20 // largest)
 
 
-def _seed_mesh(devices: int | Sequence[jax.Device] | None) -> Mesh | None:
+def _seed_mesh(devices: int | Sequence[jax.Device] | None, seeds: int) -> Mesh | None:
+    """The devices that have a seed to run, on one axis."""
     if devices is None:
         return None
     if isinstance(devices, int):
         if not 1 <= devices <= jax.device_count():
             raise ValueError(f"devices must be 1 to {jax.device_count()}, the devices JAX sees, got {devices}")
         devices = jax.devices()[:devices]
-    return Mesh(np.asarray(devices), ("seed",))
+    return Mesh(np.asarray(devices[:seeds]), ("seed",))

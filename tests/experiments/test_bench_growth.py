@@ -51,6 +51,7 @@ def test_edges_are_those_asked_for():
     assert sum(graph.num_edges.values()) == 10_000 and sum(graph.num_nodes.values()) == 1_001
 
 
+@pytest.mark.slow
 def test_it_measures_and_writes(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench_growth, "edge_counts", lambda largest: [400, 800])
     monkeypatch.setattr(bench_growth, "FIT_FROM", 400)

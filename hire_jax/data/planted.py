@@ -6,6 +6,8 @@ import numpy as np
 
 from hire_jax.sparse import SparseFeatures
 
+_ROWS_AT_ONCE = 65_536
+
 
 def stream_seed(seed: int, *names: str) -> int:
     """A seed for one named part. crc32 because Python's own hash of a string changes from run to run."""
@@ -100,7 +102,9 @@ def draw_features(
     if density == 1:
         means = stream.standard_normal((num_classes, width), dtype=np.float32)
         values = stream.standard_normal((count, width), dtype=np.float32)
-        values += np.float32(1 - noise) * means[groups]
+        means *= np.float32(1 - noise)
+        for first in range(0, count, _ROWS_AT_ONCE):  # no second array of this size
+            values[first:first + _ROWS_AT_ONCE] += means[groups[first:first + _ROWS_AT_ONCE]]
         return values
     # Each type shuffles its vocabulary, so that no column means the same in two types.
     vocabulary = stream.permutation(width)

@@ -1,12 +1,14 @@
 """The generator: one seed one graph, the asked counts, planted structure that a linear model finds."""
 
+import inspect
 from typing import Any
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from hire_jax.data import Dataset, synthetic_hetero
+from hire_jax.data import Dataset, GraphArrays, mag_shaped, synthetic_arrays, synthetic_hetero
+from hire_jax.data.mag_shaped import MAG_EDGES, MAG_NODES
 from hire_jax.data.planted import planted_communities
 from hire_jax.sparse import SparseFeatures
 
@@ -209,6 +211,92 @@ def test_neighbours_alone_carry_the_signal() -> None:
     assert ridge_accuracy(synthetic_hetero(seed=0, featureless=("item", "tag"))) > 0.5
 
 
+@pytest.mark.parametrize("options", [{}, {"power_law": 2.5, "feature_density": 1.0, "multilabel": True}])
+def test_the_dataset_is_made_of_the_arrays(options: dict[str, Any]) -> None:
+    arrays = synthetic_arrays(NODES, RELATIONS, seed=4, **options)
+    dataset = synthetic_hetero(NODES, RELATIONS, seed=4, **options)
+    assert dataset.graph.num_nodes == arrays.num_nodes and list(dataset.graph.edge_types) == list(arrays.edges)
+    for edge_type, (senders, receivers) in edges(dataset).items():
+        given = arrays.edges[edge_type]
+        assert given.dtype == np.int32
+        order = np.lexsort((given[0], given[1]))
+        np.testing.assert_array_equal(given[:, order], [senders, receivers])
+    for name, features in dataset.graph.features.items():
+        np.testing.assert_array_equal(dense(features), dense(arrays.features[name]))
+    np.testing.assert_array_equal(dataset.labels, arrays.labels)
+    for part, mask in arrays.splits.items():
+        np.testing.assert_array_equal(mask, dataset.splits[part])
+    assert dataset.meta["arguments"] == arrays.arguments and dataset.multilabel == arrays.multilabel
+    assert dataset.target == arrays.target and dataset.num_classes == arrays.num_classes
+
+
+def test_the_dataset_takes_the_arguments_of_the_arrays() -> None:
+    ours, theirs = inspect.signature(synthetic_hetero), inspect.signature(synthetic_arrays)
+    assert ours.parameters == theirs.parameters
+    assert ours.return_annotation is Dataset and theirs.return_annotation is GraphArrays
+    with pytest.raises(TypeError, match="'edges'"):
+        synthetic_hetero(edges=3)
+
+
+def test_large_arrays_are_never_on_a_device() -> None:
+    arrays = synthetic_arrays(NODES, RELATIONS, feature_density=1.0, num_classes=20, feature_width=8)
+    forward, back = arrays.edges["b", "to", "a"], arrays.edges["a", "rev_to", "b"]
+    assert np.shares_memory(forward, back), "a reverse relation takes memory of its own"
+    assert all(type(x) is np.ndarray for x in [*arrays.features.values(), arrays.labels, *arrays.splits.values()])
+    assert arrays.features["a"].shape == (900, 8), "dense features may be narrower than there are classes"
+
+
+def test_dense_features_are_added_up_in_blocks_of_rows() -> None:
+    """More rows than a block has: each is its community's mean and noise, from one stream."""
+    arrays = synthetic_arrays({"a": 70_000, "b": 2}, feature_density=1.0, feature_width=4, feature_noise=0.0)
+    groups = planted_communities("a", 70_000, 3, 0)
+    for part in (slice(0, 65_536), slice(65_536, None)):
+        means = [np.asarray(arrays.features["a"])[part][groups[part] == c].mean(axis=0) for c in range(3)]
+        others = [np.asarray(arrays.features["a"])[groups == c].mean(axis=0) for c in range(3)]
+        np.testing.assert_allclose(means, others, atol=0.1)  # 1,500 rows at least: a standard deviation of 0.026
+        assert np.ptp(means, axis=0).max() > 0.5
+
+
+def test_mag_shaped() -> None:
+    assert sum(MAG_NODES.values()) == 1_939_743 and sum(MAG_EDGES.values()) == 21_111_007
+    share, classes = 0.01, 8
+    arrays, again, other = (mag_shaped(share, num_classes=classes, feature_width=16, seed=s) for s in (0, 0, 1))
+    assert arrays.num_nodes == {name: round(count * share) for name, count in MAG_NODES.items()}
+    assert arrays.target == "paper" and arrays.num_classes == classes and len(arrays.edges) == 2 * len(MAG_EDGES)
+    same, drawn = 0, 0
+    for (source, relation, destination), count in MAG_EDGES.items():
+        found = arrays.edges[source, relation, destination]
+        assert found.shape == (2, round(count * share))
+        np.testing.assert_array_equal(arrays.edges[destination, f"rev_{relation}", source], found[::-1])
+        np.testing.assert_array_equal(again.edges[source, relation, destination], found)
+        assert not np.array_equal(other.edges[source, relation, destination], found)
+        degrees = np.bincount(found[1], minlength=arrays.num_nodes[destination])
+        assert degrees.max() > 5 * degrees.mean(), f"{relation} has no heavy tail"
+        ends = [planted_communities(name, arrays.num_nodes[name], classes, 0)[ids]
+                for name, ids in ((source, found[0]), (destination, found[1]))]
+        same, drawn = same + int((ends[0] == ends[1]).sum()), drawn + count * share
+    # 1 - 0.6 (1 - 1/8) = 0.475, less what repeats: dense spots lose more of their draws
+    assert 0.38 < same / drawn < 0.48
+    papers = arrays.num_nodes["paper"]
+    assert [round(arrays.splits[part].sum() / papers, 2) for part in ("train", "val", "test")] == [0.85, 0.09, 0.06]
+    assert all(x.shape == (arrays.num_nodes[name], 16) and x.dtype == np.float32
+               for name, x in arrays.features.items()) and set(arrays.features) == set(MAG_NODES)
+
+
+@pytest.mark.parametrize("share", [0.0, -1.0, float("nan")])
+def test_mag_shaped_refuses(share: float) -> None:
+    with pytest.raises(ValueError, match="share"):
+        mag_shaped(share)
+
+
+@pytest.mark.slow
+def test_mag_shaped_at_full_size() -> None:
+    arrays = mag_shaped()
+    counts = {edge_type: found.shape[1] for edge_type, found in arrays.edges.items() if edge_type in MAG_EDGES}
+    assert arrays.num_nodes == MAG_NODES and counts == dict(MAG_EDGES)
+    assert all(x.shape == (MAG_NODES[name], 128) for name, x in arrays.features.items())
+
+
 @pytest.mark.parametrize(
     "arguments, says",
     [
@@ -221,7 +309,8 @@ def test_neighbours_alone_carry_the_signal() -> None:
         ({"relations": [("ghost", "to", "item")]}, "relations.*'ghost'"),
         ({"featureless": ("ghost", "tag")}, "featureless.*'ghost'"),
         ({"feature_width": {"ghost": 9}}, "feature_width.*'ghost'"),
-        ({"feature_width": 2}, "feature_width"),
+        ({"feature_width": 2}, "feature_width: expected at least 3 = num_classes"),
+        ({"feature_width": 0, "feature_density": 1.0}, "feature_width: expected at least 1 for"),
         ({"num_classes": 1}, "num_classes"),
         ({"mean_degree": -1.0}, "mean_degree"),
         ({"mean_degree": float("nan")}, "mean_degree"),

@@ -43,7 +43,7 @@ def test_it_measures_a_dataset_and_writes(tmp_path, capsys, monkeypatch):
     result = facts["datasets"]["synthetic"]
     assert set(result["seconds"]) == {"hire_jax, 1 seed", "hire_jax, 2 seeds"}
     assert all(len(seconds) == 1 and seconds[0] > 0 for seconds in result["seconds"].values())
-    assert "floor of one epoch" in capsys.readouterr().out
+    assert "2 seeds in one program" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -52,6 +52,8 @@ class GraphSettings:
 
 def provide_devices(count: int | None) -> None:
     """Makes `count` devices of a CPU where JAX has not looked for devices yet; other platforms have what they have."""
+    if count is not None and count < 1:
+        raise SystemExit(f"--devices: expected at least 1, got {count}")
     if count is not None and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         try:
             jax.config.update("jax_num_cpu_devices", count)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -35,13 +36,13 @@ class Devices:
         seen = jax.devices()
         if devices is None:
             devices = seen if jax.process_count() > 1 else seen[:1]
-        if isinstance(devices, int):
+        if isinstance(devices, (int, np.integer)):
             if not 1 <= devices <= len(seen):
                 raise ValueError(f"devices must be 1 to {len(seen)}, the devices JAX sees, got {devices}; on a CPU, "
                                  "jax.config.update('jax_num_cpu_devices', n) before anything else makes n of them")
             devices = seen[:devices]
-        if not devices:
-            raise ValueError("devices must name at least one device")
+        if not devices or len(set(devices)) < len(devices):
+            raise ValueError(f"devices must name at least one device, and each once, got {list(devices)}")
         missing = set(range(jax.process_count())) - {device.process_index for device in devices}
         if missing:
             raise ValueError(f"devices must hold some of every process, but processes {sorted(missing)} have none")
@@ -69,7 +70,10 @@ class Devices:
 
     def one_each(self, trees: Sequence[Any]) -> Any:
         """This process's trees, one for each of its devices, as arrays [devices, ...] of which a device has its own."""
-        placed = [jax.device_put(jax.tree.map(lambda leaf: np.asarray(leaf)[None], tree), device)
+        def widened(leaf: Any) -> Any:
+            return leaf[None] if is_key(leaf) else np.asarray(leaf)[None]
+
+        placed = [jax.device_put(jax.tree.map(widened, tree), device)
                   for tree, device in zip(trees, self._local, strict=True)]
 
         def joined(*shards: jax.Array) -> jax.Array:
@@ -79,9 +83,15 @@ class Devices:
         return jax.tree.map(joined, *placed)
 
     def on_host(self, tree: Any) -> Any:
-        """Copies in numpy of arrays that are whole on every device."""
-        def copied(leaf: jax.Array) -> np.ndarray:
-            own = np.array(leaf.addressable_data(0))
-            return own[0] if self.form == "pmap" else own
+        """Copies in numpy of arrays that are whole on every device; typed keys stay what they are."""
+        def copied(leaf: jax.Array) -> Any:
+            own = leaf.addressable_data(0)
+            own = own[0] if self.form == "pmap" else own
+            return jnp.copy(own) if is_key(own) else np.array(own)
 
         return jax.tree.map(copied, tree)
+
+
+def is_key(leaf: Any) -> bool:
+    """Whether a leaf is an array of typed keys, which numpy cannot hold."""
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

@@ -1,8 +1,10 @@
 """`parallel.fit`: training on sampled batches, one a device, with checkpoints."""
 
+import dataclasses
+import json
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -12,15 +14,15 @@ import jax
 import numpy as np
 import optax
 
-from hire_jax.checkpoint import Checkpoints, graceful_stop
+from hire_jax.checkpoint import CheckpointError, Checkpoints, Stop, graceful_stop
 from hire_jax.distill import Objective
-from hire_jax.parallel.checks import check_objective, check_validation
+from hire_jax.parallel.checks import check_model, check_objective, check_validation
 from hire_jax.parallel.devices import Devices, Form
 from hire_jax.parallel.evaluate import labels_of, scores_of
 from hire_jax.parallel.programs import Programs
 from hire_jax.parallel.result import SampledFit
 from hire_jax.parallel.step import initial_state, mapped, seed_logits, train_step
-from hire_jax.parallel.steps import Placed, Steps, agreed
+from hire_jax.parallel.steps import Placed, Steps, agreed, failing_together
 from hire_jax.sampling import BatchLoader, BatchSource
 from hire_jax.training.checks import TrainingError
 from hire_jax.training.epoch import Monitor, Params, named_key, replaced
@@ -62,7 +64,8 @@ def fit(model: nn.Module, source: BatchSource, *, validation: BatchSource | None
       features: {type: [N, F]} of the source's `resident` types, which are kept whole on every device.
       workers, prefetch, timeout: of `BatchLoader`, in steps.
       checkpoints: where the state is kept after every epoch, and every `every` steps; a run that finds one there goes
-        on from it. SIGTERM then saves the state and ends the process with exit code 0.
+        on from it, if model, objective, sources, seed, rates, monitor and devices are the same. SIGTERM then saves the
+        state after the step, or before the validation that it interrupts, and ends the process with exit code 0.
       progress: called as progress(epoch, step, means of the epoch so far) after every step, and with the validation
         scores after an epoch.
 
@@ -74,11 +77,14 @@ def fit(model: nn.Module, source: BatchSource, *, validation: BatchSource | None
       TrainingError: a loss became NaN or infinite; names epoch and step.
       MemoryError: a batch does not fit; names a smaller size.
       TimeoutError: a batch was not made in time.
-      CheckpointError: no checkpoint can be read, or they are of another run.
+      CheckpointError: no checkpoint can be read, or they are of another run; names what differs.
+      ProcessFailed: another process did; a failure of one ends all.
     """
     run = Run(model, source, validation, Objective() if objective is None else objective,
               optimizer or optax.adamw(learning_rate, weight_decay=weight_decay), monitor=monitor, seed=seed,
-              devices=Devices(devices, form=form), features=features or {})
+              devices=Devices(devices, form=form))
+    run.settings |= {"learning_rate": _plain(learning_rate), "weight_decay": weight_decay,
+                     "optimizer": "adamw" if optimizer is None else "another"}
     for name, number in (("epochs", epochs), ("patience", patience), ("every", every)):
         if number is not None and number < 1:
             raise ValueError(f"{name} must be at least 1, got {number}")
@@ -86,57 +92,75 @@ def fit(model: nn.Module, source: BatchSource, *, validation: BatchSource | None
         raise ValueError("every is given, but no checkpoints=")
     if patience is not None and validation is None:
         raise ValueError("patience is given, but no validation=")
-    with ExitStack() as stack:
-        loader = stack.enter_context(BatchLoader(run.steps, workers=workers, prefetch=prefetch, timeout=timeout,
-                                                 put=lambda placed: placed))
-        run.begin(initialise, checkpoints, loader)
-        stop = None if checkpoints is None else stack.enter_context(graceful_stop())
-        start = time.perf_counter()
-        while run.epoch < epochs and not run.out_of_patience(patience):
-            for placed in run.waiting(loader):
-                asked = run.step(placed, stop is not None and stop.requested)
+    try:
+        with failing_together(), ExitStack() as stack:
+            stop = stack.enter_context(graceful_stop()) if checkpoints is not None else Stop()
+            loader = stack.enter_context(BatchLoader(run.steps, workers=workers, prefetch=prefetch, timeout=timeout,
+                                                     put=lambda placed: placed))
+            run.begin(features or {}, initialise, checkpoints, loader)
+            start = time.perf_counter()
+            while run.epoch < epochs and not run.out_of_patience(patience):
+                for placed in run.waiting(loader):
+                    asked = run.step(placed, stop.requested)
+                    if progress is not None:
+                        progress(run.epoch, run.index, run.means())
+                    if asked:
+                        run.leave(checkpoints, loader)
+                    if (checkpoints is not None and every is not None and run.done % every == 0
+                            and run.index < len(run.steps)):
+                        run.save(checkpoints, loader)
+                scores = run.end_epoch(partial(BatchLoader, workers=workers, timeout=timeout), stop)
+                if scores is None:
+                    run.leave(checkpoints, loader)
+                    break
                 if progress is not None:
-                    progress(run.epoch, run.index, run.means())
-                if checkpoints is not None and (asked or (every is not None and run.done % every == 0
-                                                          and run.index < len(run.steps))):
+                    progress(run.epoch, len(run.steps), scores)
+                if checkpoints is not None:
                     run.save(checkpoints, loader)
-                if asked:
-                    checkpoints.wait()  # type: ignore[union-attr]  # only they ask
-                    raise SystemExit(0)
-            scores = run.end_epoch(workers, timeout)
-            if progress is not None:
-                progress(run.epoch, len(run.steps), scores)
-            if checkpoints is not None and stop is not None:
-                run.save(checkpoints, loader)
-                if stop.agreed():
-                    checkpoints.wait()
-                    raise SystemExit(0)
-        if checkpoints is not None:
-            checkpoints.wait()
-        return run.result(time.perf_counter() - start)
+            if checkpoints is not None:
+                checkpoints.wait()
+            agreed(0, False)  # that it is finished: the last checkpoint may have failed elsewhere
+            return run.result(time.perf_counter() - start)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise MemoryError(f"a step on batches of {source.batch_size} seeds does not fit on a device; a source with "
+                          f"batch_size={max(1, source.batch_size // 2)}, smaller fan-outs or fewer uniform nodes needs "
+                          f"less, and so has validation ({str(error).splitlines()[0]})") from error
+
+
+def _plain(value: Any) -> Any:
+    """A setting as JSON holds it; of a function, which has no text of its own, that it is one."""
+    return "a function" if callable(value) else value
 
 
 class Run:
     """A run between its steps: what has been trained, seen and spent. `fit` is the order in which it goes on."""
 
     def __init__(self, model: nn.Module, source: BatchSource, validation: BatchSource | None, objective: Objective,
-                 optimizer: optax.GradientTransformation, *, monitor: Monitor, seed: int, devices: Devices,
-                 features: Mapping[str, Any]) -> None:
+                 optimizer: optax.GradientTransformation, *, monitor: Monitor, seed: int, devices: Devices) -> None:
         check_objective(objective, source)
         if validation is not None:
             check_validation(validation, source)
         if monitor not in ("val_loss", "val_accuracy", "val_macro_f1"):
             raise ValueError(f"monitor must be 'val_loss', 'val_accuracy' or 'val_macro_f1', got {monitor!r}")
-        if set(features) != set(source.resident):
-            raise ValueError(f"features must be those of the source's resident types {sorted(source.resident)}, got "
-                             f"{sorted(features)}")
+        if not 0 <= seed < 2**32:
+            raise ValueError(f"seed must be from 0 to 2^32 - 1, got {seed}")
         self.model, self.source, self.validation, self.objective = model, source, validation, objective
         self.optimizer, self.monitor, self.seed, self.devices = optimizer, monitor, seed, devices
+        self.num_classes = check_model(model, source)
         self.steps = Steps(source, devices)
-        self.features = devices.everywhere(dict(features))
+        # What decides a run's numbers, as far as it has a text: another run's checkpoint is not gone on from.
+        self.settings: dict[str, Any] = {
+            "model": repr(model), "source": self.steps.signature(), "monitor": monitor, "seed": seed,
+            "validation": None if validation is None else validation.signature(),
+            "objective": {field.name: repr(_plain(getattr(objective, field.name)))
+                          for field in dataclasses.fields(objective) if field.name != "others"},
+            "others": {name: _plain(weight) for name, weight in dict(objective.others).items()}}
         take = partial(train_step, model=model, objective=objective, optimizer=optimizer)
-        self._train = Programs(mapped(take, devices, donate=True), self._advice)
-        self._logits = Programs(mapped(partial(seed_logits, model=model), devices), self._advice)
+        ahead = devices.form == "jit"
+        self._train = Programs(mapped(take, devices, donate=True), ahead=ahead)
+        self._logits = Programs(mapped(partial(seed_logits, model=model), devices), ahead=ahead)
         self.epoch, self.index, self.done = 0, 0, 0  # epochs and their steps, all steps
         self.sums: dict[str, float] = {}
         self.counted = 0
@@ -144,12 +168,17 @@ class Run:
         self.best_epoch, self.best_score = 0, -np.inf
         self.waited, self.nodes, self.edges = 0.0, 0, 0
         self._pending: deque[dict[str, Any]] = deque()
+        self.features: Any = {}
         self.state: Any = None
         self.best_params: Any = None
 
-    def begin(self, initialise: Callable[[Params], Params] | None, checkpoints: Checkpoints | None,
-              loader: BatchLoader) -> None:
+    def begin(self, features: Mapping[str, Any], initialise: Callable[[Params], Params] | None,
+              checkpoints: Checkpoints | None, loader: BatchLoader) -> None:
         """Initial state, or that of the newest checkpoint."""
+        if set(features) != set(self.source.resident):
+            raise ValueError(f"features must be those of the source's resident types {sorted(self.source.resident)}, "
+                             f"got {sorted(features)}")
+        self.features = self.devices.everywhere(dict(features))
         key = named_key(jax.random.key(self.seed), "init")
         params = self.model.lazy_init(key, self.source.graph.shapes())
         if initialise is not None:
@@ -158,8 +187,12 @@ class Run:
         self.best_params = jax.tree.map(np.array, params)  # copies: steps take over the state's memory
         found = None if checkpoints is None else checkpoints.restore({"state": state, "best": self.best_params})
         if found is not None:
-            state, self.best_params = found.state["state"], found.state["best"]
             place = dict(found.place)
+            for name, value in json.loads(json.dumps(self.settings)).items():
+                if place["run"].get(name) != value:
+                    raise CheckpointError(f"{found.path}: a checkpoint of another run; {name}: expected {value!r}, "
+                                          f"found {place['run'].get(name)!r}")
+            state, self.best_params = found.state["state"], found.state["best"]
             loader.restore(place["loader"])
             self.epoch, self.index, self.done = place["epoch"], place["step"], found.step
             self.sums, self.counted, self.history = place["sums"], place["counted"], place["history"]
@@ -170,24 +203,29 @@ class Run:
     def save(self, checkpoints: Checkpoints, loader: BatchLoader) -> None:
         """Hands the state to the checkpoints, after every step has been seen to be finite."""
         self._settle(0)
-        place = {"loader": loader.state(), "epoch": self.epoch, "step": self.index, "sums": self.sums,
-                 "counted": self.counted, "history": self.history, "best_epoch": self.best_epoch,
-                 "best_score": None if self.best_epoch == 0 else self.best_score}
+        place = {"run": self.settings, "loader": loader.state(), "epoch": self.epoch, "step": self.index,
+                 "sums": self.sums, "counted": self.counted, "history": self.history, "best_epoch": self.best_epoch,
+                 "best_score": self.best_score if np.isfinite(self.best_score) else None}
         ended = self.index == 0 and self.validation is not None
         score = self._score({name: values[-1] for name, values in self.history.items()}) if ended else None
         checkpoints.save(self.done, {"state": self.devices.on_host(self.state), "best": self.best_params},
                          score=score, place=place)
 
-    def waiting(self, loader: BatchLoader) -> Any:
+    def leave(self, checkpoints: Checkpoints | None, loader: BatchLoader) -> None:
+        """Ends the process with exit code 0 once the state is on the disk."""
+        assert checkpoints is not None  # nobody else asks a run to stop
+        self.save(checkpoints, loader)
+        checkpoints.wait()
+        raise SystemExit(0)
+
+    def waiting(self, loader: BatchLoader) -> Iterator[Placed]:
         """The rest of the epoch, with the time that devices had to wait for it."""
         batches = iter(loader)
         while self.index < len(self.steps):  # a run that was stopped after its epoch's last step goes on behind it
             start = time.perf_counter()
-            placed = next(batches, None)
+            placed = next(batches)
             if not self._pending or all(value.is_ready() for value in self._pending[-1].values()):
                 self.waited += time.perf_counter() - start
-            if placed is None:
-                return
             yield placed
 
     def step(self, placed: Placed, asked: bool) -> bool:
@@ -207,13 +245,16 @@ class Run:
         """{"train_...": mean over the steps of the epoch that are finished}."""
         return {f"train_{name}": total / self.counted for name, total in self.sums.items()}
 
-    def end_epoch(self, workers: int, timeout: float) -> dict[str, float]:
-        """What the epoch gave: the means of its steps, and the validation scores."""
+    def end_epoch(self, loader_of: Callable[..., BatchLoader], stop: Stop) -> dict[str, float] | None:
+        """What the epoch gave: the means of its steps, and the validation scores. None, and nothing done, where a
+        process is asked to stop first."""
         self._settle(0)
         scores = self.means()
         if self.validation is not None:
-            found = scores_of(self.logits(self.validation, workers, timeout), labels_of(self.validation),
-                              num_classes=self.model.num_classes)
+            logits = self.logits(self.validation, loader_of, stop)
+            if logits is None:
+                return None
+            found = scores_of(logits, labels_of(self.validation), num_classes=self.num_classes)
             scores |= {f"val_{name}": value for name, value in found.items()}
             if not np.isfinite(found["loss"]):
                 raise TrainingError(f"val_loss is {found['loss']} after epoch {self.epoch + 1}; a smaller "
@@ -221,18 +262,20 @@ class Run:
         for name, value in scores.items():
             self.history.setdefault(name, []).append(value)
         self.epoch, self.index, self.sums, self.counted = self.epoch + 1, 0, {}, 0
-        score = self._score(scores) if self.validation is not None else np.inf
-        if score > self.best_score or self.validation is None:
-            self.best_epoch, self.best_score = self.epoch, score
+        score = self._score(scores) if self.validation is not None else None
+        if score is None or score > self.best_score:
+            self.best_epoch, self.best_score = self.epoch, -np.inf if score is None else score
             self.best_params = self.devices.on_host(self.state.params)
         return scores
 
-    def logits(self, source: BatchSource, workers: int, timeout: float) -> np.ndarray:
-        """[n, C]: of a source's nodes, in their order."""
+    def logits(self, source: BatchSource, loader_of: Callable[..., BatchLoader], stop: Stop) -> np.ndarray | None:
+        """[n, C]: of a source's nodes, in their order; None where a process is asked to stop."""
         steps, parts = Steps(source, self.devices), []
-        with BatchLoader(steps, workers=workers, timeout=timeout, put=lambda placed: placed) as loader:
+        with loader_of(steps, put=lambda placed: placed) as loader:
             for index, placed in enumerate(loader):
-                size, _ = agreed(placed.size, False)
+                size, asked = agreed(placed.size, stop.requested)
+                if asked:
+                    return None
                 if size != placed.size:
                     placed = steps(0, index, at_least=size)
                 logits = self._logits(size, self.state.params, placed.batch, self.features)
@@ -263,8 +306,7 @@ class Run:
         while len(self._pending) > left:
             records = self._pending.popleft()
             step = self.done - len(self._pending)
-            read: dict[str, np.ndarray] = self._train.guarded(partial(self.devices.on_host, records))
-            values = {name: float(value) for name, value in read.items()}
+            values = {name: float(value) for name, value in self.devices.on_host(records).items()}
             if not np.isfinite(values["loss"]):
                 named = ", ".join(f"{name} {value:g}" for name, value in values.items())
                 raise TrainingError(f"the loss is {values['loss']} at step {step} of all, in epoch {self.epoch + 1} "
@@ -272,8 +314,3 @@ class Run:
                                     "saved: what checkpoints hold is from before")
             self.sums = {name: self.sums.get(name, 0.0) + value for name, value in values.items()}
             self.counted += 1
-
-    def _advice(self) -> str:
-        smaller = max(1, self.source.batch_size // 2)
-        return (f"a step on batches of {self.source.batch_size} seeds does not fit on the device; a source with "
-                f"batch_size={smaller}, smaller fan-outs or fewer uniform nodes needs less")

@@ -1,20 +1,24 @@
 """The compiled programs of a run: one for each size of batches, made when the first of that size comes."""
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 
 class Programs:
     """Calls `function(*arguments)`, compiled once for each `size` of its arguments.
 
+    Args:
+      function: a `jax.jit`, or a `jax.pmap`.
+      ahead: compile before the first call, and time that alone. A `pmap` over several processes cannot be compiled
+        ahead; its first calls are timed as compiling.
+
     Attributes:
       seconds: of compiling.
     """
 
-    def __init__(self, function: Any, advice: Callable[[], str]) -> None:
+    def __init__(self, function: Any, *, ahead: bool) -> None:
         self.seconds = 0.0
-        self._function, self._advice = function, advice
+        self._function, self._ahead = function, ahead
         self._programs: dict[int, Any] = {}
 
     @property
@@ -23,18 +27,14 @@ class Programs:
         return len(self._programs)
 
     def __call__(self, size: int, *arguments: Any) -> Any:
-        """Raises MemoryError with advice where the devices have no room."""
-        if size not in self._programs:
-            start = time.perf_counter()
-            self._programs[size] = self.guarded(lambda: self._function.lower(*arguments).compile())
+        """What the function gives."""
+        if size in self._programs:
+            return self._programs[size](*arguments)
+        start = time.perf_counter()
+        self._programs[size] = self._function.lower(*arguments).compile() if self._ahead else self._function
+        if self._ahead:
             self.seconds += time.perf_counter() - start
-        return self.guarded(lambda: self._programs[size](*arguments))
-
-    def guarded(self, call: Callable[[], Any]) -> Any:
-        """What `call` gives; MemoryError with advice where it finds no room on a device."""
-        try:
-            return call()
-        except RuntimeError as error:  # jax.errors.JaxRuntimeError is one
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            raise MemoryError(f"{self._advice()} ({str(error).splitlines()[0]})") from error
+            return self._programs[size](*arguments)
+        result = self._function(*arguments)
+        self.seconds += time.perf_counter() - start
+        return result

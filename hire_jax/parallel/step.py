@@ -6,6 +6,7 @@ between nodes of different batches. The loss itself is computed on every device 
 D devices, all_pairs compares D times as many nodes of a type on each.
 """
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -74,17 +75,19 @@ def train_step(state: StepState, batch: Batch, features: dict[str, jax.Array], e
 
 def joint_terms(objective: Objective, output: Any, batch: Batch) -> dict[str, jax.Array]:
     """{term: value} of all devices' batches: the supervised one on the seeds, the others on the uniform nodes where
-    there are some, else on the seeds."""
+    there are some, else on the seeds that count."""
     seeds: Any
     seeds, taken = gathered((_without_index(batch.seeds), batch.seeds.of(output)))
+    where = seeds.where
     others = [name for name in objective.terms if name != "supervised"]
-    found = objective.unweighted(taken, seeds.labels, where=seeds.where, only=("supervised",))
-    if others:
-        where = seeds.where
-        if batch.uniform is not None:
-            seeds, taken = gathered((_without_index(batch.uniform), batch.uniform.of(output)))
-            where = labelled(seeds.labels)  # nodes of the epoch, the only ones whose labels are there
-        found |= objective.unweighted(taken, seeds.labels, teacher=seeds.teacher, where=where, only=others)
+    found = objective.unweighted(taken, seeds.labels, where=where, only=("supervised",))
+    if others and batch.uniform is None:  # "all" rows are all that count: others only fill a batch up
+        objective = dataclasses.replace(objective, distil_rows="train")
+    elif batch.uniform is not None:
+        seeds, taken = gathered((_without_index(batch.uniform), batch.uniform.of(output)))
+        # Nodes of the epoch, the only ones whose labels are there.
+        where = None if seeds.labels is None else labelled(seeds.labels)
+    found |= objective.unweighted(taken, seeds.labels, teacher=seeds.teacher, where=where, only=others)
     return {name: found[name] for name in objective.terms}
 
 

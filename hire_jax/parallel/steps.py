@@ -1,5 +1,7 @@
 """The batches of a step: one for each device, in one size, on their devices."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import jax
@@ -39,10 +41,44 @@ class Steps:
         made = self.source.side_by_side(epoch, [first + place for place in self.devices.places], at_least=at_least)
         return Placed(self.devices.one_each(made.batches), made.size, made.nodes, made.edges)
 
+    def signature(self) -> str:
+        """All that decides which batches a step has, in words: of a source, on a number of devices."""
+        return f"{self.source.signature()}, devices {len(self.devices)}"
 
-def agreed(size: int, stop: bool) -> tuple[int, bool]:
-    """The largest size that a process needs, and whether one wants to stop. All processes must ask."""
+
+class ProcessFailed(RuntimeError):
+    """Another process of the run has failed."""
+
+
+@contextmanager
+def failing_together() -> Iterator[None]:
+    """An error in here is told to the other processes where they next agree: none is left waiting for this one."""
+    try:
+        yield
+    except (ProcessFailed, SystemExit):  # all of them know
+        raise
+    except BaseException:
+        agreed(0, False, failed=True)
+        raise
+
+
+class Agreed(NamedTuple):
+    """What all processes go by at one place of a run."""
+
+    size: int  # the largest that one of them needs
+    stop: bool  # one of them was asked to stop
+
+
+def agreed(size: int, stop: bool, *, failed: bool = False) -> Agreed:
+    """What the processes agree on; all of them must ask, one that fails too.
+
+    Raises:
+      ProcessFailed: another process did, and would leave this one waiting for it.
+    """
     if jax.process_count() == 1:
-        return size, stop
-    answers = np.asarray(multihost_utils.process_allgather(np.array([size, stop], np.int32))).reshape(-1, 2)
-    return int(answers[:, 0].max()), bool(answers[:, 1].any())
+        return Agreed(size, stop)
+    answers = np.asarray(multihost_utils.process_allgather(np.array([size, stop, failed], np.int32))).reshape(-1, 3)
+    if answers[:, 2].any() and not failed:
+        raise ProcessFailed(f"process {int(answers[:, 2].argmax())} of {jax.process_count()} failed; its own message "
+                            "says why")
+    return Agreed(int(answers[:, 0].max()), bool(answers[:, 1].any()))

@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import jraph
 import numpy as np
 
-from hire_jax.graph import EdgeType, GraphError, HeteroGraph
-from hire_jax.graph.checks import checked_count, checked_edge_features, checked_edge_type, checked_edges, edge_name
-from hire_jax.sparse import SparseFeatures
+from hire_jax.graph import EdgeType, GraphError, HeteroGraph, RelationBlock
+from hire_jax.graph.checks import checked_count, checked_edge_type, checked_edges, edge_name
+from hire_jax.sampling.features import HostFeatures, SparseRows, checked_edge_rows, checked_rows, on_host
+from hire_jax.sparse import CSR, SparseFeatures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,19 +21,6 @@ class Incoming:
     indptr: np.ndarray  # int64[N_destination + 1]
     senders: np.ndarray  # int32[E]
     features: np.ndarray | None = None  # [E] or [E, F]
-
-
-@dataclasses.dataclass(frozen=True)
-class SparseRows:
-    """Features in compressed rows on the host: what `SparseFeatures` holds, without its transpose."""
-
-    indptr: np.ndarray  # int64[N + 1]
-    indices: np.ndarray  # int32[nnz]
-    data: np.ndarray  # [nnz]
-    shape: tuple[int, int]
-
-
-HostFeatures = np.ndarray | SparseRows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +50,7 @@ class HostGraph:
             features = None if relation.edges is None else np.asarray(relation.edges)
             indptr = _indptr(np.asarray(relation.receivers), graph.num_nodes[edge_type[2]])
             relations[edge_type] = Incoming(indptr, np.asarray(relation.senders), features)
-        return cls(graph.num_nodes, relations, {name: _host(x) for name, x in graph.features.items()},
+        return cls(graph.num_nodes, relations, {name: on_host(x) for name, x in graph.features.items()},
                    {name: np.asarray(x) for name, x in graph.positions.items()})
 
     @classmethod
@@ -72,9 +60,10 @@ class HostGraph:
         """Builds and checks a graph without the device copies of `HeteroGraph.from_arrays`.
 
         Args:
-          num_nodes, edges, features, edge_features: as there. A matrix that `np.load(mmap_mode="r")` gave stays on
-            the disk and only the rows of a batch are read, so the values of features are not looked at; integers are
-            made float32, which reads them all.
+          num_nodes, edges, features, edge_features: as there. Matrices stay as they are where JAX can take their rows
+            (`sampling.features`): those that `np.load(mmap_mode="r")` gave stay on the disk, and their values are not
+            looked at. Edges are sorted by receiver, then sender; where they are not in that order, their features are
+            put into it, which makes a copy.
           positions: {type: [N, k]}, positional encodings.
 
         Raises:
@@ -92,12 +81,12 @@ class HostGraph:
             pairs = checked_edges(checked_edge_type(edge_type, counts), array, counts)
             of_edges = attributes.get(edge_type)
             if of_edges is not None:
-                of_edges = checked_edge_features(edge_type, of_edges, pairs.shape[1])
+                of_edges = checked_edge_rows(edge_type, of_edges, pairs.shape[1])
             relations[edge_type] = _incoming(pairs, of_edges, counts[edge_type[0]], counts[edge_type[2]])
         matrices: dict[str, dict[str, Any]] = {"features": {}, "positions": {}}
         for what, given in (("features", features), ("positions", positions)):
             for name, rows in (given or {}).items():
-                matrices[what][name] = _checked_rows(what, name, rows, counts)
+                matrices[what][name] = checked_rows(what, name, rows, counts)
         return cls(counts, relations, **matrices)
 
     def shapes(self) -> HeteroGraph:
@@ -106,12 +95,15 @@ class HostGraph:
         `model.lazy_init(key, graph.shapes())` gives the parameters of the whole graph, the rows of types without
         features included, and puts nothing but them on the device.
         """
-        none = HeteroGraph.from_arrays(self.counts, {edge_type: np.zeros((2, 0), int) for edge_type in self.relations})
-        rows: dict[str, Any] = {"positions": dict(self.positions), "features": {
-            name: SparseFeatures.from_csr(np.zeros(x.shape[0] + 1, int), x.indices[:0], x.data[:0], x.shape)
-            if isinstance(x, SparseRows) else x for name, x in self.features.items()}}
-        full = dataclasses.replace(none, **rows)
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jax.dtypes.canonicalize_dtype(x.dtype)), full)
+        relations = {edge_type: jraph.GraphsTuple(
+            nodes=None, edges=None, senders=_shape(0), receivers=_shape(0), globals=None, n_node=_shape(1),
+            n_edge=_shape(1)) for edge_type in self.relations}
+        blocks = {pair: _no_edges(edge_types, self.counts) for pair, edge_types in blocks_of(relations).items()}
+        rows = {name: _no_entries(x) if isinstance(x, SparseRows) else _shape(*x.shape, dtype=x.dtype)
+                for name, x in self.features.items()}
+        return HeteroGraph(features=rows, relations=relations, blocks=blocks, counts=tuple(self.counts.items()),
+                           edge_types=tuple(relations),
+                           positions={name: _shape(*x.shape, dtype=x.dtype) for name, x in self.positions.items()})
 
 
 def blocks_of(relations: Mapping[EdgeType, Any]) -> dict[tuple[str, str], tuple[EdgeType, ...]]:
@@ -140,23 +132,24 @@ def _indptr(receivers: np.ndarray, count: int) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(np.bincount(receivers, minlength=count))]).astype(np.int64)
 
 
-def _host(features: Any) -> HostFeatures:
-    if not isinstance(features, SparseFeatures):
-        return np.asarray(features)
-    csr = features.csr
-    return SparseRows(np.asarray(csr.indptr).astype(np.int64), np.asarray(csr.cols), np.asarray(features.data),
-                      features.shape)
+def _shape(*shape: int, dtype: Any = np.int32) -> Any:
+    return jax.ShapeDtypeStruct(shape, jax.dtypes.canonicalize_dtype(dtype))
 
 
-def _checked_rows(what: str, name: str, rows: Any, counts: Mapping[str, int]) -> HostFeatures:
-    if name not in counts:
-        raise GraphError(f"{what} are given for node type {name!r}, which is unknown; num_nodes has {sorted(counts)}")
-    if not isinstance(rows, SparseFeatures):
-        rows = np.asarray(rows)  # a memory map stays one
-        if rows.ndim != 2 or not (rows.dtype.kind in "fiub" or rows.dtype == jnp.bfloat16):
-            raise GraphError(f"{what} of {name!r} must be numbers [N, F], got {rows.dtype}{list(rows.shape)}")
-        if rows.dtype.kind in "iub":
-            rows = rows.astype(np.float32)
-    if rows.shape[0] != counts[name]:
-        raise GraphError(f"{what} of {name!r} have {rows.shape[0]} rows, expected {counts[name]}")
-    return _host(rows)
+def _pattern(rows: int, columns: int) -> CSR:
+    """The shapes of a pattern without entries."""
+    return CSR(rows=_shape(0), cols=_shape(0), indptr=_shape(rows + 1), t_entries=_shape(0), t_rows=_shape(0),
+               t_cols=_shape(0), t_indptr=_shape(columns + 1), shape=(rows, columns))
+
+
+def _no_edges(edge_types: tuple[EdgeType, ...], counts: Mapping[str, int]) -> RelationBlock:
+    width, (source, _, destination) = len(edge_types), edge_types[0]
+    weights = _shape(0, dtype=np.float32)
+    return RelationBlock(csr=_pattern(counts[destination], counts[source] * width), mean=weights, t_mean=weights,
+                         positions=dict.fromkeys(edge_types, _shape(0)) if width > 1 else None, adjacency=None,
+                         edge_types=edge_types)
+
+
+def _no_entries(rows: SparseRows) -> SparseFeatures:
+    data = _shape(0, dtype=rows.data.dtype)
+    return SparseFeatures(csr=_pattern(*rows.shape), data=data, t_data=data)

@@ -1,9 +1,5 @@
 """Batches made ahead by threads while a step runs."""
 
-import queue
-import threading
-import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
@@ -12,21 +8,32 @@ from types import TracebackType
 from typing import Any, Protocol
 
 import jax
+import numpy as np
 
-Tasks = queue.SimpleQueue[tuple[Future[Any], int] | None]
+from hire_jax.sampling.checks import checked_number
+from hire_jax.sampling.workers import END_SECONDS, Workers
+
+LONGEST = 1e6  # seconds of a timeout; the system's clocks bear some more
 
 
 class Source(Protocol):
     """What a loader goes through: `BatchSource`, or another function of an epoch and a number."""
 
-    def __len__(self) -> int: ...
-    def __call__(self, epoch: int, index: int, /) -> Any: ...
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+
+    def __call__(self, epoch: int, index: int, /) -> Any:
+        """One of them. Threads call it at the same time."""
+
+    def signature(self) -> str:
+        """All that decides which batches these are, in words: sources of one signature give the same."""
 
 
 class BatchLoader:
     """Iterates over the batches of a source, on the device and in order, while threads make those that follow.
 
-    `for batch in loader` goes to the end of an epoch; the next loop has the next epoch. What comes out does not depend
+    `for batch in loader` goes to the end of an epoch; the next loop has the next epoch. After a `break` the next loop
+    goes on with the rest of the same epoch: the batches that were handed out are done. What comes out does not depend
     on the number of threads: numpy lets go of Python's lock in most of what they do.
 
         with BatchLoader(source, workers=2) as loader:
@@ -34,10 +41,12 @@ class BatchLoader:
                 for batch in loader:
                     state = step(state, batch)
 
-    An error in a thread is raised here when its batch is due, at most `prefetch` batches after it happened; asking
-    again makes that batch again. Leaving the `with`, by an error and Ctrl-C too, drops what was made ahead and waits
-    for the threads, each of which ends with the batch it is at. A thread that does not come back, from a file on a
-    dead disk for example, is waited for no longer than `timeout`, and does not keep the process from ending.
+    An error in a thread is raised here when its batch is due, at most `prefetch` batches after it happened, with a note
+    that says which batch it was; asking again makes that batch again. Leaving the `with` drops what was made ahead and
+    waits for the threads, each of which ends with the batch it is at: no longer than `timeout`, and after an error, a
+    batch that was late or Ctrl-C no longer than a few seconds. A thread that does not come back by then, from a file on
+    a dead disk for example, does not keep the process from ending. Without a `with` the threads end with the loader or
+    with the interpreter.
 
     Args:
       source: makes the batches.
@@ -48,30 +57,27 @@ class BatchLoader:
       timeout: seconds to wait for a batch.
 
     Raises:
-      ValueError: workers or prefetch below 1, a timeout that is not above 0, put and device together.
+      ValueError: workers or prefetch below 1, a timeout that is not above 0 and finite, put and device together, a
+        source without batches.
+      TypeError: a number that is none.
     """
 
     def __init__(self, source: Source, *, workers: int = 1, prefetch: int = 2, device: Any = None,
                  put: Callable[[Any], Any] | None = None, timeout: float = 600.0) -> None:
-        for name, number in (("workers", workers), ("prefetch", prefetch)):
-            if number < 1:
-                raise ValueError(f"{name} must be at least 1, got {number}")
-        if not timeout > 0:
-            raise ValueError(f"timeout must be above 0 seconds, got {timeout}")
+        count, self.prefetch = checked_number("workers", workers, 1), checked_number("prefetch", prefetch, 1)
+        if not isinstance(timeout, int | float | np.floating | np.integer):
+            raise TypeError(f"timeout must be a number of seconds, got {timeout!r}")
+        if not 0 < timeout <= LONGEST:
+            raise ValueError(f"timeout must be above 0 and at most {LONGEST:g} seconds, got {timeout}")
         if put is not None and device is not None:
             raise ValueError("put takes the place of device: give one of them")
-        self.source, self.prefetch, self.timeout = source, prefetch, timeout
+        if len(source) < 1:
+            raise ValueError("the source has no batches: an epoch must have at least one")
+        self.source, self.timeout = source, float(timeout)
         self._next = 0  # batches handed out since the first of epoch 0
         self._ahead: deque[Future[Any]] = deque()  # of the batches from `_next` on
-        self._tasks: Tasks = queue.SimpleQueue()
-        ready = put or partial(jax.device_put, device=device)
-        length = len(source)
-        # Daemons: the interpreter would wait for others at its end, however long.
-        self._threads = [threading.Thread(target=_work, daemon=True, name=f"sampling_{number}", args=(
-            self._tasks, lambda place: ready(source(*divmod(place, length))))) for number in range(workers)]
-        self._end = weakref.finalize(self, _end, self._tasks, workers)
-        for thread in self._threads:
-            thread.start()
+        self._patience = self.timeout  # in which threads may end
+        self._workers = Workers(partial(_made, source, put or partial(jax.device_put, device=device)), count)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -88,32 +94,47 @@ class BatchLoader:
         while self._next // len(self) == epoch:
             yield self._take()
 
-    def state(self) -> dict[str, int]:
-        """The place of the next batch, for a checkpoint: what has been handed out counts as done."""
-        epoch, batch = divmod(self._next, len(self))
-        return {"epoch": epoch, "batch": batch}
+    def state(self) -> dict[str, Any]:
+        """The place of the next batch, for a checkpoint: what has been handed out counts as done.
 
-    def restore(self, state: Mapping[str, int]) -> None:
-        """Goes to a place that `state` gave. Raises ValueError for one that the source does not have."""
-        epoch, batch = state["epoch"], state["batch"]
-        if epoch < 0 or not 0 <= batch < len(self):
+        It holds the source's signature too, because a place in another's batches means nothing. JSON can hold it.
+        """
+        epoch, batch = divmod(self._next, len(self))
+        return {"epoch": epoch, "batch": batch, "batches": len(self), "source": self.source.signature()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes to a place that `state` gave.
+
+        Raises:
+          ValueError: a state of another source, or none at all.
+          RuntimeError: the loader is closed.
+        """
+        self._check_open()
+        expected = {"batches": len(self), "source": self.source.signature()}
+        for name, value in expected.items():
+            if name in state and state[name] != value:
+                raise ValueError(f"the state is of another source: expected {name} {value!r}, got {state[name]!r}")
+        if set(state) != {"epoch", "batch", *expected}:
+            raise ValueError(f"expected a state of epoch, batch, batches and source, got {dict(state)}")
+        places = [state["epoch"], state["batch"]]
+        if any(isinstance(place, bool) or not isinstance(place, int) for place in places) or not (
+                places[0] >= 0 and 0 <= places[1] < len(self)):
             raise ValueError(f"expected an epoch from 0 on and a batch from 0 to {len(self) - 1}, got {dict(state)}")
         self._drop()
-        self._next = epoch * len(self) + batch
+        self._next = places[0] * len(self) + places[1]
 
     def close(self) -> None:
         """Drops what was made ahead and ends the threads; a closed loader gives no more batches."""
         self._drop()
-        self._end()
-        end = time.monotonic() + self.timeout
-        for thread in self._threads:
-            thread.join(max(0.0, end - time.monotonic()))
+        self._workers.stop(self._patience)
 
     def __enter__(self) -> "BatchLoader":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
+        if kind is not None:
+            self._hurry()
         self.close()
 
     def _take(self) -> Any:
@@ -124,9 +145,12 @@ class BatchLoader:
             late = isinstance(error, TimeoutError) and not self._ahead[0].done()
             self._drop()
             if late:
+                self._hurry()  # the thread has had its time
                 epoch, index = divmod(self._next, len(self))
                 raise TimeoutError(f"batch {index} of epoch {epoch} was not made within {self.timeout:g} s; a file "
                                    "that cannot be read, or a timeout that is too short?") from None
+            if not isinstance(error, Exception):
+                self._hurry()
             raise
         self._ahead.popleft()
         self._next += 1
@@ -134,31 +158,29 @@ class BatchLoader:
         return batch
 
     def _fill(self) -> None:
-        if not self._end.alive:
-            raise RuntimeError("the loader is closed")
+        self._check_open()
         while len(self._ahead) < self.prefetch:
-            future: Future[Any] = Future()
-            self._tasks.put((future, self._next + len(self._ahead)))
-            self._ahead.append(future)
+            self._ahead.append(self._workers.submit(self._next + len(self._ahead)))
 
     def _drop(self) -> None:
         for future in self._ahead:
             future.cancel()
         self._ahead.clear()
 
+    def _hurry(self) -> None:
+        self._patience = min(self._patience, END_SECONDS)
 
-def _work(tasks: Tasks, make: Callable[[int], Any]) -> None:
-    """A thread: makes the batches of `tasks` until it finds None there. It knows nothing of the loader, so that one
-    that is forgotten is collected and ends it."""
-    while (task := tasks.get()) is not None:
-        future, place = task
-        if future.set_running_or_notify_cancel():
-            try:
-                future.set_result(make(place))
-            except BaseException as error:
-                future.set_exception(error)
+    def _check_open(self) -> None:
+        if self._workers.stopped:
+            raise RuntimeError("the loader is closed")
 
 
-def _end(tasks: Tasks, workers: int) -> None:
-    for _ in range(workers):
-        tasks.put(None)
+def _made(source: Source, ready: Callable[[Any], Any], place: int) -> Any:
+    epoch, index = divmod(place, len(source))
+    try:
+        return ready(source(epoch, index))
+    except BaseException as error:
+        note = f"while making batch {index} of epoch {epoch}"
+        if note not in getattr(error, "__notes__", ()):  # a source may raise one error twice
+            error.add_note(note)
+        raise

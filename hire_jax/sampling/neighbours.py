@@ -1,5 +1,6 @@
 """Neighbour sampling on a typed graph: from seeds to the nodes and edges that a model needs for them."""
 
+import operator
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -54,11 +55,15 @@ class NeighbourSampler:
     Raises:
       GraphError: fan-outs that name other relations than the graph's.
       ValueError: no hops, or a fan-out that is not an integer of at least -1.
+      TypeError: fan-outs that are not one entry a hop.
 
-    One sampler serves any number of threads. Each keeps 4 bytes a node of the whole graph.
+    One sampler serves any number of threads. Each keeps 4 bytes a node of the whole graph. A copy by pickle, for
+    another process, holds the whole graph, and what was mapped as an array in memory.
     """
 
     def __init__(self, graph: HostGraph, fanouts: Fanouts, *, replace: bool = False) -> None:
+        if isinstance(fanouts, Mapping | str) or not hasattr(fanouts, "__iter__"):
+            raise TypeError(f"fanouts must have one entry a hop, such as [10, 10] for two, got {fanouts!r}")
         self.graph, self.replace = graph, replace
         self.fanouts = tuple(_checked_fanout(hop, fanout, graph) for hop, fanout in enumerate(fanouts))
         if not self.fanouts:
@@ -74,9 +79,11 @@ class NeighbourSampler:
           rng: where all randomness comes from.
 
         Raises:
-          GraphError: a node that the graph does not have.
+          GraphError: a type or a node that the graph does not have; nodes that are no integers [n], such as a mask.
+          ValueError: a hop below 0; TypeError: one that is no integer.
         """
-        entering = [(hop, {name: self._checked(name, ids) for name, ids in nodes.items()}) for hop, nodes in entering]
+        entering = [(_checked_hop(hop), {name: self._checked(name, ids) for name, ids in nodes.items()})
+                    for hop, nodes in entering]
         if not hasattr(self._threads, "places"):
             self._threads.places = {name: np.full(count, -1, np.int32) for name, count in self.graph.counts.items()}
         met = _Met(self._threads.places)
@@ -89,11 +96,23 @@ class NeighbourSampler:
         return sample
 
     def _checked(self, name: str, ids: Any) -> np.ndarray:
+        if name not in self.graph.counts:
+            raise GraphError(f"nodes to sample around: type {name!r} is unknown; the graph has "
+                             f"{list(self.graph.counts)}")
         ids = np.asarray(ids)
-        if ids.size and not 0 <= ids.min() <= ids.max() < self.graph.counts.get(name, 0):
+        if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
+            raise GraphError(f"nodes to sample around: those of type {name!r} must be integers [n], got {ids.dtype}"
+                             f"{list(ids.shape)}")
+        if ids.size and not 0 <= ids.min() <= ids.max() < self.graph.counts[name]:
             raise GraphError(f"nodes to sample around: got {ids.min()} to {ids.max()} of type {name!r}, but the graph "
-                             f"has {self.graph.counts.get(name, 0)} of it")
+                             f"has {self.graph.counts[name]} of it")
         return ids.astype(np.int32)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_threads"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _threads=threading.local())
 
     def _sample(self, met: "_Met", entering: Entering, rng: np.random.Generator) -> Sample:
         drawn: dict[EdgeType, list[SampledEdges]] = {edge_type: [] for edge_type in self.graph.relations}
@@ -215,6 +234,12 @@ def _concatenated(parts: Sequence[np.ndarray]) -> np.ndarray:
     if not parts:
         return np.zeros(0, np.int32)
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _checked_hop(hop: Any) -> int:
+    if operator.index(hop) < 0:
+        raise ValueError(f"a set of nodes must enter at hop 0, the seeds', or later, got {hop}")
+    return operator.index(hop)
 
 
 def _checked_fanout(hop: int, fanout: int | Mapping[EdgeType, int], graph: HostGraph) -> dict[EdgeType, int]:

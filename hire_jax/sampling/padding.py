@@ -1,16 +1,18 @@
 """Static sizes: the few shapes that all batches of a run are padded to, so that a step is compiled a few times."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from hire_jax.graph import EdgeType
-from hire_jax.sampling.host import HostGraph, SparseRows
-from hire_jax.sampling.neighbours import ALL, NeighbourSampler, Sample, numbers_drawn
+from hire_jax.sampling.features import SparseRows
+from hire_jax.sampling.host import HostGraph
+from hire_jax.sampling.neighbours import NeighbourSampler, Sample, numbers_drawn
 
 MARGIN = 1.1  # over the largest of the trial batches
-GROWTH = 1.5  # from the first step to the second
+GROWTH = 1.5  # from the first step to the second, at least
 STEP = 64  # sizes are multiples of it
 
 
@@ -58,17 +60,23 @@ def sizes_of(sample: Sample, graph: HostGraph) -> Sizes:
                  {edge_type: edges.senders.size for edge_type, edges in sample.edges.items()}, entries)
 
 
-def ladder(trials: Sequence[Sizes], bound: Sizes) -> tuple[Sizes, ...]:
+def ladder(trials: Sequence[Sizes], bound: Sizes, *, heaviest: Sizes | None = None) -> tuple[Sizes, ...]:
     """At most three sizes, ascending, the last of which holds every batch.
 
-    The first is a tenth above the largest of the trials and is what nearly all batches take; the second is half as
-    large again; the third is the bound. None is above the bound.
+    The first is a tenth above the largest of the trials and is what nearly all batches take. The third is the bound.
+    The second is for the batches that hubs make large: half as large again as the first, a tenth above the `heaviest`
+    trial, and where the bound is far above the first, half the way there by factors; the largest of these. None is
+    above the bound.
     """
-    largest = trials[0]
+    first = trials[0]
     for trial in trials[1:]:
-        largest = largest.combined(trial, max)
+        first = first.combined(trial, max)
+    first = first.scaled(MARGIN)
+    second = first.scaled(GROWTH).combined(first.combined(bound, lambda a, b: math.isqrt(a * b)), max)
+    if heaviest is not None:
+        second = second.combined(heaviest.scaled(MARGIN), max)
     steps: list[Sizes] = []
-    for size in (largest.scaled(MARGIN), largest.scaled(MARGIN).scaled(GROWTH), bound):
+    for size in (first, second, bound):
         size = size.combined(bound, min)
         if size not in steps:
             steps.append(size)
@@ -84,7 +92,10 @@ def smallest(steps: Sequence[Sizes], needed: Sizes) -> Sizes:
 
 
 def bound_of(sampler: NeighbourSampler, entering: Sequence[tuple[int, Mapping[str, int]]]) -> Sizes:
-    """What no sample can exceed, whatever the draws; `entering` as in `NeighbourSampler.sample`, numbers for nodes."""
+    """What no sample can exceed, whatever the draws; `entering` as in `NeighbourSampler.sample`, numbers for nodes.
+
+    It is what nodes of the highest degrees would bring, were they met at every hop.
+    """
     graph, counts = sampler.graph, sampler.graph.counts
     edges, nodes, met = dict.fromkeys(graph.relations, 0), dict.fromkeys(counts, 0), dict.fromkeys(counts, 0)
     for hop in range(1 + max([len(sampler.fanouts), *(hop for hop, _ in entering)])):
@@ -95,17 +106,23 @@ def bound_of(sampler: NeighbourSampler, entering: Sequence[tuple[int, Mapping[st
         nodes = {name: min(nodes[name] + frontier[name], count) for name, count in counts.items()}
         met = dict.fromkeys(counts, 0)
         for edge_type, fanout in sampler.fanouts[hop].items() if hop < len(sampler.fanouts) else ():
-            degree = graph.relations[edge_type].senders.size if fanout == ALL else fanout
-            edges[edge_type] += frontier[edge_type[2]] * degree
-            met[edge_type[0]] += frontier[edge_type[2]] * degree
+            degrees = np.diff(graph.relations[edge_type].indptr)
+            number = _sum_of_largest(numbers_drawn(degrees, fanout, sampler.replace), frontier[edge_type[2]])
+            edges[edge_type] += number
+            met[edge_type[0]] += number
     for edge_type, number in edges.items():  # a node's neighbours are drawn once
         degrees = np.diff(graph.relations[edge_type].indptr)
         drawn = [numbers_drawn(degrees, fanout, sampler.replace)
                  for fanout in {fanout[edge_type] for fanout in sampler.fanouts}]
-        edges[edge_type] = min(number, int(np.maximum.reduce(drawn).sum()))
+        edges[edge_type] = min(number, _sum_of_largest(np.maximum.reduce(drawn), nodes[edge_type[2]]))
     entries = {}
     for name, rows in graph.features.items():
         if isinstance(rows, SparseRows):
-            longest = int(np.diff(rows.indptr).max(initial=0))
-            entries[name] = min(nodes[name] * longest, rows.indices.size)
+            entries[name] = _sum_of_largest(np.diff(rows.indptr), nodes[name])
     return Sizes({name: number + 1 for name, number in nodes.items()}, edges, entries)
+
+
+def _sum_of_largest(numbers: np.ndarray, count: int) -> int:
+    if 0 < count < numbers.size:
+        numbers = np.partition(numbers, numbers.size - count)[numbers.size - count:]
+    return int(numbers.sum()) if count else 0

@@ -13,7 +13,8 @@ import numpy as np
 import scipy.sparse
 
 from hire_jax.graph import EdgeType, HeteroGraph, RelationBlock
-from hire_jax.sampling.host import HostGraph, SparseRows, blocks_of
+from hire_jax.sampling.features import SparseRows
+from hire_jax.sampling.host import HostGraph, blocks_of
 from hire_jax.sampling.neighbours import Sample, SampledEdges
 from hire_jax.sampling.padding import Sizes
 from hire_jax.sparse import CSR, SparseFeatures
@@ -61,7 +62,10 @@ def padded(array: np.ndarray, count: int) -> np.ndarray:
 def _rows_of(array: np.ndarray, ids: np.ndarray, count: int) -> np.ndarray:
     """The rows `ids` of an array, in memory or mapped, and zeros up to `count` rows."""
     rows = _aligned_empty((count, *array.shape[1:]), array.dtype)
-    np.take(array, ids, axis=0, out=rows[:ids.size], mode="clip")  # "raise" would make a copy first
+    if array.flags.c_contiguous:
+        np.take(array, ids, axis=0, out=rows[:ids.size], mode="clip")  # "raise" would copy what is taken once more
+    else:  # columns of a wider array, say: `take` would copy all of it first
+        rows[:ids.size] = array[ids]
     rows[ids.size:] = 0
     return rows
 

@@ -1,16 +1,26 @@
 """Batches by their place in a run: each is a function of the graph, the settings, its epoch and its number alone."""
 
-import operator
+import hashlib
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from hire_jax.graph import GraphError
+from hire_jax.graph.checks import edge_name
 from hire_jax.sampling.batches import Batch, Rows
+from hire_jax.sampling.checks import (
+    check_places,
+    check_teacher,
+    checked_nodes,
+    checked_number,
+    checked_resident,
+    checked_type,
+    checked_uniform,
+    known_labels,
+)
 from hire_jax.sampling.host import HostGraph
-from hire_jax.sampling.neighbours import Fanouts, NeighbourSampler, Sample
+from hire_jax.sampling.neighbours import Fanouts, NeighbourSampler, Sample, numbers_drawn
 from hire_jax.sampling.padding import Sizes, bound_of, ladder, sizes_of, smallest
 from hire_jax.sampling.patterns import padded, padded_graph
 from hire_jax.teachers import TeacherRows
@@ -30,7 +40,8 @@ class SideBySide(NamedTuple):
 class BatchSource:
     """`source(epoch, index)` is a batch, the same whichever thread asks and whatever was asked before.
 
-    Its arrays are numpy's; `len(source)` is the number of batches in an epoch.
+    Its arrays are numpy's; `len(source)` is the number of batches in an epoch. A copy by pickle, for another process,
+    holds the whole graph and the teacher, and what was mapped as arrays in memory.
 
     Args:
       graph: the whole graph.
@@ -39,7 +50,7 @@ class BatchSource:
       batch_size: seeds in a batch. The last of an epoch has what is left, and rows that do not count.
       fanouts, replace: of `NeighbourSampler`; a model of L layers needs L hops.
       labels: int[N] or [N, C] of all target nodes. Batches bring those of `nodes` alone: other nodes, which may be
-        among the uniform ones, are unlabelled there.
+        among the uniform ones, are unlabelled there. They are copied, mapped ones too.
       uniform: {type: number} of nodes drawn from all of a type for every batch, at most all of them. Those of the
         target have their logits; those of other types, which no model's last layer knows, enter one hop later.
       teacher: whose rows go with the seeds and the uniform nodes.
@@ -47,56 +58,44 @@ class BatchSource:
         `Batch.with_features` adds them within the step. Features are most of a batch's bytes.
       shuffle: whether every epoch has an order of its own; otherwise all have that of `nodes`.
       seed: of all randomness, at least 0.
-      trials: batches drawn beforehand, to choose the sizes by.
+      trials: batches drawn beforehand, to choose the sizes by; beside them the batch of the first epoch whose seeds
+        have the most neighbours.
 
     Attributes:
-      sizes: at most three, in one of which every batch comes (`padding.ladder`).
+      sizes: at most three, in one of which every batch comes (`padding.ladder`). The last may come late in a run, or
+        never: a step that is to fit on the device has to fit in that size.
 
     Raises:
-      GraphError: types, nodes, labels or teacher's rows that do not fit the graph; what `NeighbourSampler` raises.
+      GraphError: types, nodes, labels or teacher's rows that do not fit the graph; resident types with sparse features;
+        what `NeighbourSampler` raises.
       ValueError: a number that is too small, no nodes, nodes that repeat.
-      TypeError: a number that is no integer.
+      TypeError: a number that is no integer, fan-outs or resident types that are no collection.
     """
 
     def __init__(self, graph: HostGraph, *, target: str, nodes: Any, batch_size: int, fanouts: Fanouts,
                  replace: bool = False, labels: Any = None, uniform: Mapping[str, int] | None = None,
                  teacher: TeacherRows | None = None, resident: Collection[str] = (), shuffle: bool = True,
                  seed: int = 0, trials: int = 8) -> None:
-        for what, number, least in (("batch_size", batch_size, 1), ("trials", trials, 1), ("seed", seed, 0)):
-            if operator.index(number) < least:
-                raise ValueError(f"{what} must be at least {least}, got {number}")
-        for name in (target, *(uniform or {}), *resident):
-            if name not in graph.counts:
-                raise GraphError(f"node type {name!r} is unknown; the graph has {list(graph.counts)}")
-        self.graph, self.target, self.teacher, self.resident = graph, target, teacher, frozenset(resident)
-        self.shuffle, self.seed = shuffle, seed
-        self.nodes = _checked_nodes(nodes, graph.counts[target])
-        self.batch_size = min(batch_size, self.nodes.size)
-        self.uniform = {name: min(operator.index(number), graph.counts[name])
-                        for name, number in (uniform or {}).items()}
-        for name, number in self.uniform.items():
-            if number < 1:
-                raise ValueError(f"uniform[{name!r}] must be at least 1, of a type with nodes, got {number}; without "
-                                 "any, the type's pairs would be missing from the estimate")
-        self.labels = None if labels is None else np.asarray(labels)
-        self._check_rows()
-        if self.labels is not None:
-            self.labels = _known(self.labels, self.nodes)
+        self.graph, self.target, self.teacher = graph, checked_type(target, graph), teacher
+        self.resident = checked_resident(resident, graph)
+        self.shuffle, self.seed = shuffle, checked_number("seed", seed, 0)
+        self.nodes = checked_nodes(nodes, graph.counts[target])
+        self.batch_size = min(checked_number("batch_size", batch_size, 1), self.nodes.size)
+        self.uniform = checked_uniform(uniform or {}, graph)
+        self.labels = None if labels is None else known_labels(labels, self.nodes, target, graph.counts[target])
+        if teacher is not None:
+            check_teacher(teacher, target, graph.counts)
         self._sampler = NeighbourSampler(graph, fanouts, replace=replace)
         self._orders: dict[int, np.ndarray] = {}
         self._lock = threading.Lock()
-        of_target = {name: number for name, number in self.uniform.items() if name == target}
-        of_others = {name: number for name, number in self.uniform.items() if name != target}
-        step = max(1, len(self) // trials)  # far apart: `nodes` may be ordered by something
-        drawn = [self.sample(*divmod(step * trial, len(self))) for trial in range(trials)]
-        self.sizes = ladder([sizes_of(sample, graph) for sample in drawn], bound_of(
-            self._sampler, [(0, {target: self.batch_size}), (0, of_target), (1, of_others)]))
+        self.sizes = self._sizes(checked_number("trials", trials, 1))
 
     def __len__(self) -> int:
         return -(-self.nodes.size // self.batch_size)
 
     def __call__(self, epoch: int, index: int) -> Batch:
-        """Batch `index` of an epoch. Raises IndexError for one that the epoch does not have."""
+        """Batch `index` of an epoch, from 0 on. Raises IndexError for one that the epoch does not have, ValueError for
+        an epoch that there is not."""
         self._check_index(index)
         return self.side_by_side(epoch, [index]).batches[0]
 
@@ -109,7 +108,15 @@ class BatchSource:
         Args:
           epoch, indices: which.
           at_least: the place in `sizes` of the smallest size to take.
+
+        Raises:
+          ValueError: a number below 0, no index, or a size that there is not.
+          TypeError: a number that is no integer.
         """
+        check_places(epoch, indices)
+        if checked_number("at_least", at_least, 0) >= len(self.sizes):
+            raise ValueError(f"at_least must be at most {len(self.sizes) - 1}, the place of the last size, got "
+                             f"{at_least}")
         samples = [self._sample(epoch, index) for index in indices]
         size = max([at_least, *(self.sizes.index(smallest(self.sizes, sizes_of(s, self.graph))) for s in samples)])
         batches = [self._batch(sample, index < len(self), self.sizes[size])
@@ -127,13 +134,52 @@ class BatchSource:
             "seeds": self._rows({self.target: seeds[self.target][places % size]}, sample, (places < size) & counts),
             "uniform": self._rows({name: rows for group in uniform for name, rows in group.items()}, sample, None)
             if self.uniform else None}
-        return Batch(**leaves)
+        return Batch(**leaves, counts=tuple(self.graph.counts.items()), resident=tuple(sorted(self.resident)))
 
     def sample(self, epoch: int, index: int) -> Sample:
         """What batch `index` of an epoch is made of: the seeds, and the uniform nodes of the target and of the others,
         entered as sets of their own."""
         self._check_index(index)
+        check_places(epoch, [index])
         return self._sample(epoch, index)
+
+    def signature(self) -> str:
+        """All that decides which nodes and edges come when, in words: the state of a loader is for these batches."""
+        def digest(value: Any) -> str:
+            return hashlib.sha256(value).hexdigest()[:16]
+
+        graph = repr((self.graph.counts, {edge_type: relation.senders.size
+                                          for edge_type, relation in self.graph.relations.items()}))
+        hops = []
+        for fanout in self._sampler.fanouts:
+            numbers = {edge_name(edge_type): number for edge_type, number in fanout.items()}
+            same = len(set(numbers.values())) == 1
+            hops.append(str(next(iter(numbers.values())) if same else numbers))
+        return (f"target {self.target!r} of a graph {digest(graph.encode())}, {self.nodes.size} nodes "
+                f"{digest(self.nodes.tobytes())}, batch_size {self.batch_size}, fanouts [{', '.join(hops)}], replace "
+                f"{self._sampler.replace}, uniform {self.uniform}, shuffle {self.shuffle}, seed {self.seed}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_lock", "_orders")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.Lock(), _orders={})
+
+    def _sizes(self, trials: int) -> tuple[Sizes, ...]:
+        """Those of `padding.ladder`, from batches of the first epochs."""
+        of_target = {name: number for name, number in self.uniform.items() if name == self.target}
+        of_others = {name: number for name, number in self.uniform.items() if name != self.target}
+        bound = bound_of(self._sampler, [(0, {self.target: self.batch_size}), (0, of_target), (1, of_others)])
+        step = max(1, len(self) // trials)  # far apart: `nodes` may be ordered by something
+        drawn = [self._sample(*divmod(step * trial, len(self))) for trial in range(trials)]
+        seeds, neighbours = self._order(0), np.zeros(self.nodes.size, np.int64)
+        for edge_type, relation in self.graph.relations.items():
+            if edge_type[2] == self.target:
+                neighbours += numbers_drawn(relation.indptr[seeds + 1] - relation.indptr[seeds],
+                                            self._sampler.fanouts[0][edge_type], self._sampler.replace)
+        of_batches = np.add.reduceat(neighbours, np.arange(0, seeds.size, self.batch_size))
+        heaviest = sizes_of(self._sample(0, int(of_batches.argmax())), self.graph)
+        return ladder([sizes_of(sample, self.graph) for sample in drawn], bound, heaviest=heaviest)
 
     def _check_index(self, index: int) -> None:
         if not 0 <= index < len(self):
@@ -168,36 +214,3 @@ class BatchSource:
 
     def _stream(self, *place: int) -> np.random.Generator:
         return np.random.Generator(np.random.PCG64(np.random.SeedSequence(self.seed, spawn_key=place)))
-
-    def _check_rows(self) -> None:
-        """That labels and teacher have a row for each node."""
-        known = {} if self.labels is None else {"labels": (self.target, len(self.labels))}
-        if self.teacher is not None:
-            known["the teacher's logits"] = self.target, self.teacher.num_logits
-            known |= {f"the teacher's embeddings of {name!r}": (name, rows)
-                      for name, rows in self.teacher.num_rows.items()}
-        for what, (name, rows) in known.items():
-            if rows != self.graph.counts.get(name):
-                raise GraphError(f"{what} have {rows} rows, but the graph has {self.graph.counts.get(name, 0)} nodes "
-                                 f"of {name!r}")
-
-
-def _known(labels: np.ndarray, nodes: np.ndarray) -> np.ndarray:
-    """The labels of `nodes`, and -1 for all others."""
-    if labels.ndim not in (1, 2) or labels.dtype.kind not in "iub":
-        raise GraphError(f"labels must be integers [N] or [N, C], got {labels.dtype}{list(labels.shape)}")
-    known = np.full(labels.shape, -1, labels.dtype if labels.dtype.kind == "i" else np.int32)
-    known[nodes] = labels[nodes]
-    return known
-
-
-def _checked_nodes(nodes: Any, count: int) -> np.ndarray:
-    """int32[n], at least one, each once and in [0, count)."""
-    array = np.asarray(nodes)
-    if array.ndim != 1 or not array.size or not np.issubdtype(array.dtype, np.integer):
-        raise ValueError(f"nodes must be integers [n], at least one, got {array.dtype}{list(array.shape)}")
-    if array.min() < 0 or array.max() >= count:
-        raise GraphError(f"nodes must be in [0, {count}), got {array.min()} to {array.max()}")
-    if np.unique(array).size < array.size:
-        raise ValueError("nodes must be there once each, but some repeat")
-    return array.astype(np.int32)

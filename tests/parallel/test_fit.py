@@ -1,5 +1,6 @@
 """Training on batches: what it learns and refuses, and that a stopped run ends as one that was not."""
 
+import importlib
 import os
 import signal
 
@@ -9,9 +10,9 @@ import optax
 import pytest
 
 from hire_jax import Objective, TrainingError, parallel
-from hire_jax.checkpoint import Checkpoints
+from hire_jax.checkpoint import CheckpointError, Checkpoints
 from hire_jax.models import MLP, RGCN
-from hire_jax.parallel.programs import Programs
+from hire_jax.parallel import step as steps
 from hire_jax.sampling import BatchSource, HostGraph
 from hire_jax.supervised import cross_entropy
 from hire_jax.teachers import TeacherRows, save_teacher_rows
@@ -185,18 +186,77 @@ def test_a_loss_that_is_not_finite_is_named_and_never_saved(training, tmp_path):
     assert saved and max(saved) <= 3
 
 
-def test_out_of_memory_names_a_smaller_batch(training, monkeypatch):
-    def full(*_):
-        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore")
+@pytest.mark.parametrize("where", ["batch", "step", "validation"])
+def test_out_of_memory_names_a_smaller_batch(training, validation, monkeypatch, where):
+    """Where a batch is put, where a step is compiled, and where the logits of validation are."""
+    def full(*_, **__):
+        raise jax.errors.JaxRuntimeError(f"{kind}: Out of memory allocating 9 bytes.\nmore")
 
+    place = {"batch": (parallel.Devices, "one_each"), "step": (steps, "train_step"),
+             "validation": (steps, "seed_logits")}
+    monkeypatch.setattr(*place[where], full)
+    fits = importlib.import_module("hire_jax.parallel.fit")  # the name in the package is the function
+    for name in ("train_step", "seed_logits"):
+        monkeypatch.setattr(fits, name, getattr(steps, name))
+    kind = "RESOURCE_EXHAUSTED"
     with pytest.raises(MemoryError, match=r"batches of 8 seeds does not fit .* batch_size=4, .* allocating 9 bytes"):
-        with monkeypatch.context() as patch:
-            guarded = Programs.guarded
-            patch.setattr(Programs, "guarded", lambda self, call: guarded(self, full))
-            parallel.fit(MODEL, training, epochs=1)
-    programs = Programs(None, str)
-    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):  # another error stays what it is
-        programs.guarded(lambda: (_ for _ in ()).throw(jax.errors.JaxRuntimeError("INTERNAL: something")))
+        parallel.fit(MODEL, training, validation=validation, epochs=1)
+    kind = "INTERNAL"
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL: Out"):  # another error stays what it is
+        parallel.fit(MODEL, training, validation=validation, epochs=1)
+
+
+def test_without_validation_and_with_keys_in_the_optimisers_state(training, tmp_path):
+    """The last parameters are the result; stopped after the first epoch, within the second, and finished."""
+    settings = {"optimizer": optax.chain(optax.add_noise(0.01, 0.55, jax.random.key(0)), optax.sgd(0.1)),
+                "epochs": 3, "devices": 2, "every": 2}
+    expected = parallel.fit(MODEL, training, **(settings | {"every": None}))
+    for calls in (4, 6):
+        with pytest.raises(Stopped), Checkpoints(tmp_path, config={}) as kept:
+            parallel.fit(MODEL, training, checkpoints=kept, progress=until(calls, raise_stopped), **settings)
+        settings["epochs"] = 3
+    with Checkpoints(tmp_path, config={}) as kept:
+        resumed = parallel.fit(MODEL, training, checkpoints=kept, **settings)
+    assert_same_bits(resumed.params, expected.params)
+    assert resumed.metrics == expected.metrics == {"best_epoch": 3.0, "epochs": 3.0, "steps": 9.0}
+
+
+def test_checkpoints_of_another_run_are_refused(host, planted, training, validation, tmp_path):
+    settings = {"validation": validation, "epochs": 1, "devices": 2}
+    with Checkpoints(tmp_path, config={}) as kept:
+        parallel.fit(MODEL, training, checkpoints=kept, **settings)
+    others = source_of(host, planted, np.arange(36))
+    for model, source, changes, message in (
+            (MODEL, training, {"seed": 1}, "seed: expected 1, found 0"),
+            (MODEL, training, {"learning_rate": 1.0}, "learning_rate: expected 1.0, found 0.005"),
+            (MODEL, training, {"monitor": "val_accuracy"}, "monitor: expected 'val_accuracy', found 'val_loss'"),
+            (MODEL, training, {"validation": None}, "validation: expected None, found"),
+            (MODEL, training, {"devices": 4}, "source: expected .*devices 4., found .*devices 2.$"),
+            (MODEL, training, {"objective": Objective(label_smoothing=0.1)}, "objective: expected"),
+            (MODEL.copy(dropout=0.1), training, {}, "model: expected .*dropout = 0.1"),
+            (MODEL, others, {}, "source: expected")):
+        with Checkpoints(tmp_path, config={}) as kept, pytest.raises(
+                CheckpointError, match=rf"(?s)/3: a checkpoint of another run; {message}"):
+            parallel.fit(model, source, checkpoints=kept, **(settings | changes))
+
+
+def test_sigterm_during_validation_leaves_before_its_end(training, validation, undisturbed, tmp_path, monkeypatch):
+    settings = {"validation": validation, "epochs": 3, "devices": 2, "learning_rate": 0.05}
+    sample, asked = BatchSource.side_by_side, []
+
+    def terminated(source, *arguments, **named):
+        if source is validation and not asked:
+            asked.append(os.kill(os.getpid(), signal.SIGTERM))
+        return sample(source, *arguments, **named)
+
+    monkeypatch.setattr(BatchSource, "side_by_side", terminated)
+    with pytest.raises(SystemExit) as stopped, Checkpoints(tmp_path, config={}) as kept:
+        parallel.fit(MODEL, training, checkpoints=kept, **settings)
+    assert stopped.value.code == 0 and asked
+    with Checkpoints(tmp_path, config={}) as kept:
+        resumed = parallel.fit(MODEL, training, checkpoints=kept, **settings)
+    assert_same_bits(resumed.params, undisturbed.params)
+    assert resumed.metrics == undisturbed.metrics
 
 
 def test_what_is_refused(host, planted, training, validation, tmp_path):
@@ -216,6 +276,8 @@ def test_what_is_refused(host, planted, training, validation, tmp_path):
             ({"monitor": "test_accuracy"}, "monitor must be"),
             ({"devices": 9}, "devices must be 1 to 8"),
             ({"devices": []}, "at least one device"),
+            ({"devices": jax.devices()[:1] * 2}, "at least one device, and each once"),
+            ({"seed": -1}, r"seed must be from 0 to 2\^32 - 1, got -1"),
             ({"form": "xla"}, "form must be 'jit' or 'pmap', got 'xla'"),
             ({"features": {"item": 0}}, r"resident types \[\], got \['item'\]"),
             ({"validation": no_labels}, "validation must have labels="),
@@ -226,10 +288,16 @@ def test_what_is_refused(host, planted, training, validation, tmp_path):
             parallel.fit(MODEL, training, **settings)
     with pytest.raises(ValueError, match="the source must have labels="):
         parallel.fit(MODEL, no_labels)
+    for model, logits in ((MODEL.copy(target="user"), r"\[50, 3\]"), (MODEL.copy(num_classes=2), r"\[70, 2\]")):
+        with pytest.raises(ValueError, match=rf"logits are {logits}, but 'item' has 70 nodes with labels of 3 classes"):
+            parallel.fit(model, training)
     with pytest.raises(ValueError, match="the source has a teacher, but no distillation term"):
         teacher = MODEL.apply(MODEL.init(jax.random.key(0), planted.graph), planted.graph)
         save_teacher_rows(tmp_path, teacher, config={})
         parallel.fit(MODEL, source_of(host, planted, np.arange(35), teacher=TeacherRows(tmp_path)))
+    with pytest.raises(ValueError, match="soft_target_kl reads nodes of the target: uniform must have some of 'item'"):
+        parallel.fit(MODEL, source_of(host, planted, np.arange(35), teacher=TeacherRows(tmp_path), uniform={"user": 3}),
+                     objective=Objective(soft_target_kl=1.0))
     with pytest.raises(ValueError, match="type_pair_correlation compares nodes of two types"):
         parallel.fit(MODEL, source_of(host, planted, np.arange(35), teacher=TeacherRows(tmp_path)),
                      objective=Objective(type_pair_correlation=1.0))

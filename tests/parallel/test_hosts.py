@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from hire_jax import parallel
-from hire_jax.models import HGT
+from hire_jax.models import RGCN
 from hire_jax.parallel import hosts
 from hire_jax.teachers import save_teacher_rows
 from tests.parallel import hosts_run
 
 SCRIPT = Path(hosts_run.__file__)
-VARIABLES = (hosts.COORDINATOR, hosts.PROCESSES, hosts.PROCESS, "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE",
-             "TPU_WORKER_HOSTNAMES")
+VARIABLES = (hosts.COORDINATOR, hosts.PROCESSES, hosts.PROCESS, "SLURM_STEP_NUM_TASKS", "SLURM_STEP_TASKS_PER_NODE",
+             "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES", "CUDA_VISIBLE_DEVICES")
 
 
 @pytest.fixture
@@ -38,22 +38,36 @@ def test_a_process_alone(bare):
 
 
 def test_arguments_come_before_the_environment(bare, monkeypatch):
-    limits = {"initialization_timeout": 300, "heartbeat_timeout_seconds": 100}
+    settings = {"initialization_timeout": 300, "shutdown_timeout_seconds": 300, "heartbeat_timeout_seconds": 100,
+                "local_device_ids": None, "cluster_detection_method": "deactivate"}
     for name, value in ((hosts.COORDINATOR, "there:2"), (hosts.PROCESSES, "4"), (hosts.PROCESS, "3")):
         monkeypatch.setenv(name, value)
     parallel.connect()
-    parallel.connect(coordinator="here:1", process=2, timeout=5, heartbeat=7)
-    assert bare == [(("there:2", 4, 3), limits), (("here:1", 4, 2), {"initialization_timeout": 5,
-                                                                    "heartbeat_timeout_seconds": 7})]
+    parallel.connect(coordinator="here:1", process=2, timeout=5, heartbeat=7, local_devices=[1])
+    assert bare == [(("there:2", 4, 3), settings), (("here:1", 4, 2), settings | {
+        "initialization_timeout": 5, "shutdown_timeout_seconds": 5, "heartbeat_timeout_seconds": 7,
+        "local_device_ids": [1]})]
 
 
 @pytest.mark.parametrize(("name", "value", "several"), [
-    ("SLURM_NTASKS", "2", True), ("SLURM_NTASKS", "1", False), ("OMPI_COMM_WORLD_SIZE", "8", True),
+    ("SLURM_STEP_NUM_TASKS", "2", True), ("SLURM_STEP_NUM_TASKS", "1", False), ("SLURM_NTASKS", "2", False),
+    ("OMPI_COMM_WORLD_SIZE", "8", True),
     ("TPU_WORKER_HOSTNAMES", "a,b", True), ("TPU_WORKER_HOSTNAMES", "localhost", False)])
 def test_launchers_that_jax_knows_are_left_to_it(bare, monkeypatch, name, value, several):
     monkeypatch.setenv(name, value)
     parallel.connect()
     assert len(bare) == several and all(args == () for args, _ in bare)
+
+
+@pytest.mark.parametrize(("visible", "tasks", "own"), [
+    ("0,1,2,3", "1(x2)", [0, 1, 2, 3]), ("0", "4(x2)", [0]), ("0,1,2,3", "4(x2)", None), ("0,1", "1,2", None),
+    ("", "1(x2)", None), ("0,1", "", None)])
+def test_a_slurm_task_takes_the_gpus_that_are_its_own(bare, monkeypatch, visible, tasks, own):
+    for name, value in (("SLURM_STEP_NUM_TASKS", "2"), ("CUDA_VISIBLE_DEVICES", visible),
+                        ("SLURM_STEP_TASKS_PER_NODE", tasks)):
+        monkeypatch.setenv(name, value)
+    parallel.connect()
+    assert bare[0][1]["local_device_ids"] == own
 
 
 @pytest.mark.parametrize(("given", "message"), [
@@ -76,14 +90,14 @@ def test_a_variable_that_is_no_number(bare, monkeypatch):
 def folder(tmp_path_factory):
     """A folder with the rows of a teacher."""
     folder, dataset = tmp_path_factory.mktemp("hosts"), hosts_run.planted()
-    teacher = HGT(target="item", num_classes=3, hidden=8, layers=2, heads=2, dropout=0.0)
+    teacher = RGCN(target="item", num_classes=3, hidden=8, layers=2, dropout=0.0)
     output = teacher.apply(teacher.init(jax.random.key(0), dataset.graph), dataset.graph)
     save_teacher_rows(folder / "teacher", output, config={})
     return folder
 
 
 def started(folder, *more):
-    """Two processes of four fake devices each."""
+    """Two processes of four fake devices each, told `more`: see hosts_run."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -96,24 +110,30 @@ def started(folder, *more):
 
 @pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices, real or fake")
-def test_two_processes_with_four_devices_train_as_one_with_eight(folder):
-    both = started(folder)
-    expected = hosts_run.trained(folder / "teacher", devices=8)
+@pytest.mark.parametrize("word", ["jit", *(pytest.param(word, marks=pytest.mark.slow) for word in ("pmap", "hire"))])
+def test_two_processes_with_four_devices_train_as_one_with_eight(folder, tmp_path, word):
+    (tmp_path / "teacher").symlink_to(folder / "teacher")
+    both = started(tmp_path, word)
+    expected = hosts_run.trained(folder / "teacher", hire=word == "hire", devices=8)
     printed = [process.communicate(timeout=240)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], "\n".join(printed)[-3000:]
-    with np.load(folder / "params.npz") as found:
+    with np.load(tmp_path / "params.npz") as found:
         np.testing.assert_allclose(found["val_loss"], expected.history["val_loss"], rtol=1e-6)
         for number, leaf in enumerate(jax.tree.leaves(expected.params)):
             np.testing.assert_allclose(found[str(number)], leaf, atol=1e-6)
-    assert len(list((folder / "checkpoints").iterdir())) >= 2  # process 0 kept them for both
+    assert len(list((tmp_path / "checkpoints").iterdir())) >= 2  # process 0 kept them for both
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_does_not_leave_the_other_waiting(folder, tmp_path):
+@pytest.mark.parametrize(("end", "codes"), [("die", [None, 9]), ("raise", [1, 1]), ("term", [0, 0])])
+def test_what_ends_one_process_ends_both(folder, tmp_path, end, codes):
+    """Process 1 vanishes, fails, or is sent SIGTERM, in its second epoch; the heartbeat is 10 s."""
     (tmp_path / "teacher").symlink_to(folder / "teacher")
-    both = started(tmp_path, "die")
-    printed = [process.communicate(timeout=120)[0] for process in both]  # a heartbeat of 10 s
-    assert both[1].returncode == 9
-    assert both[0].returncode != 0, printed[0][-3000:]
-    kept = [path for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()]
-    assert kept, "what was saved before is still there"
+    both = started(tmp_path, end)
+    printed = [process.communicate(timeout=120)[0] for process in both]
+    for process, code, text in zip(both, codes, printed, strict=True):
+        assert process.returncode == code if code is not None else process.returncode != 0, text[-3000:]
+    if end == "raise":
+        assert "process 1 of 2 failed" in printed[0] and "ValueError: as asked" in printed[1]
+    kept = [int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()]
+    assert kept and max(kept) >= (3 if end == "term" else 1), "what was saved before is still there"

@@ -138,6 +138,7 @@ def test_learned_weights_and_schedules(source, parameters):
         np.testing.assert_allclose(log_variances["soft_target_kl"], expected, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_conflicting_gradients_are_joined_before_they_are_projected(source, parameters):
     """With pcgrad, too, two devices do what one does on both batches."""
     variables = parameters(STUDENT, source.graph.shapes())
@@ -156,22 +157,41 @@ def test_conflicting_gradients_are_joined_before_they_are_projected(source, para
 
 
 def test_dropout_differs_from_device_to_device_and_from_step_to_step(source, parameters):
-    """The same batch on both devices: equal rows without dropout, others with it."""
+    """One device's batch on both: with equal masks the loss would be that of the one."""
     model = STUDENT.copy(dropout=0.5)
-    variables, devices = parameters(model, source.graph.shapes()), Devices(2)
-    first = source.side_by_side(0, [0]).batches
-    batch = devices.one_each(first * 2)
+    variables, batches = parameters(model, source.graph.shapes()), source.side_by_side(0, [0]).batches
 
-    def logits(state, batch, features, epoch):
-        key = jax.random.fold_in(jax.random.key(state.seed), state.step)
-        del features, epoch, key
-        return train_step(state, batch, {}, 0, model=model, objective=Objective(), optimizer=RECORDER)[1]
+    def loss(count, number, model=model):
+        devices = Devices(count)
+        step = mapped(partial(train_step, model=model, objective=Objective(), optimizer=RECORDER), devices)
+        state = initial_state(0, variables, Objective(), RECORDER)._replace(step=np.int32(number))
+        return float(devices.on_host(step(devices.everywhere(state), devices.one_each(batches * count), {},
+                                          devices.everywhere(np.int32(0)))[1])["loss"])
 
-    step = mapped(logits, devices)
-    state = initial_state(0, variables, Objective(), RECORDER)
-    losses = [float(devices.on_host(step(devices.everywhere(state._replace(step=np.int32(number))), batch, {},
-                                         devices.everywhere(np.int32(0))))["loss"]) for number in (0, 0, 1)]
-    assert losses[0] == losses[1] != losses[2]
+    one = loss(1, 0)
+    assert one == loss(1, 0) != loss(1, 1)
+    assert abs(loss(2, 0) - one) > 1e-3
+    np.testing.assert_allclose(loss(2, 0, STUDENT), loss(1, 0, STUDENT), rtol=1e-6)
+
+
+@pytest.mark.parametrize("objective", [
+    Objective(supervised=0.0, soft_target_kl=1.0, reliability="entropy"),
+    Objective(supervised=0.0, soft_target_kl=1.0, reliability="correctness"),
+    Objective(supervised=0.0, others={"logit_mse": 1.0, "dist": 1.0, "linear_cka": 1.0})], ids=str)
+def test_without_uniform_nodes_the_seeds_that_count_are_taught(sources, parameters, objective):
+    """The last batch has one seed, and what fills it up is not compared: the loss of 7 rows, on two devices."""
+    full = sources(7)
+    source = BatchSource(full.graph, target="item", nodes=np.arange(7), batch_size=4, fanouts=[-1, -1],
+                         labels=full.labels, teacher=full.teacher)
+    variables = parameters(STUDENT, source.graph.shapes())
+    records, _ = over_devices(source, variables, objective, 2, "jit")
+    whole = BatchSource(full.graph, target="item", nodes=np.arange(7), batch_size=7, fanouts=[-1, -1],
+                        labels=full.labels, teacher=full.teacher)
+    batch = whole(0, 0)
+    taken = batch.seeds.of(STUDENT.apply(variables, batch.graph))
+    expected = objective(taken, batch.seeds.labels, teacher=batch.seeds.teacher)[1]
+    for name, value in expected.items():
+        np.testing.assert_allclose(records[name], value, rtol=1e-4, err_msg=name)
 
 
 def test_logits_of_all_devices_seeds_in_their_order(source, parameters, planted):

@@ -10,7 +10,7 @@ import pytest
 from hire_jax import Objective
 from hire_jax.losses import type_pair_correlation
 from hire_jax.models import HGT, RGCN
-from hire_jax.sampling import BatchSource, HostGraph, Rows
+from hire_jax.sampling import BatchSource, HostGraph, Rows, batch_variables
 from hire_jax.teachers import TeacherRows, save_teacher_rows
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -58,7 +58,7 @@ def test_the_teachers_rows_are_those_of_the_batchs_nodes(distilled, planted):
     assert set(batch.seeds.index) == {"item"}
     assert {name: index.size for name, index in batch.uniform.index.items()} == UNIFORM
     for known in (batch.seeds, batch.uniform):
-        ids = {name: batch.ids[name][index] for name, index in known.index.items()}
+        ids = batch.nodes_of(known)
         np.testing.assert_array_equal(known.teacher.logits, taught.logits[ids["item"]])
         training = np.asarray(planted.splits["train"])[ids["item"]]  # labels of other nodes stay away
         assert known is batch.seeds or not training.all()
@@ -70,6 +70,34 @@ def test_the_teachers_rows_are_those_of_the_batchs_nodes(distilled, planted):
                 np.testing.assert_array_equal(x, whole[name][ids[name]])
                 assert ours[name].shape[0] == x.shape[0]
         assert all(np.unique(of_type).size == of_type.size for of_type in ids.values())
+
+
+@pytest.mark.parametrize("settings", [{"reliability": "correctness"}, {"distil_rows": "train"}, {"supervised": 1.0}])
+def test_labels_of_other_nodes_change_no_gradient(distilled, planted, settings):
+    """A step with every term that reads labels, on uniform nodes of which most are not of the epoch."""
+    source, student, variables, _, _ = distilled
+    objective = Objective(**({"supervised": 0.0, "soft_target_kl": 1.0, "type_pair_correlation": 1.0} | settings))
+    labels, training = np.asarray(planted.labels), np.asarray(planted.splits["train"])
+
+    @jax.jit
+    def gradient_of(variables, batch):
+        def loss(variables):
+            rows = batch.uniform.of(student.apply(batch_variables(variables, batch), batch.graph))
+            return objective(rows, batch.uniform.labels, teacher=batch.uniform.teacher, where=batch.uniform.labelled)[0]
+
+        return jax.grad(loss)(variables)
+
+    def gradient(labels):
+        batch = BatchSource(source.graph, target="item", nodes=source.nodes, batch_size=6, fanouts=[-1, -1],
+                            labels=labels, uniform=UNIFORM, teacher=source.teacher)(0, 1)
+        assert 0 < batch.uniform.labelled.sum() < UNIFORM["item"] - 5
+        return gradient_of(variables, batch)
+
+    ours = gradient(labels)
+    jax.tree.map(np.testing.assert_array_equal, ours, gradient(np.where(training, labels, (labels + 1) % 3)))
+    others = gradient(np.where(training, (labels + 1) % 3, labels))
+    equal = [np.array_equal(a, b) for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(others), strict=True)]
+    assert all(equal) == ("distil_rows" in settings)  # which reads no label, but who has one
 
 
 def test_batch_losses_have_the_whole_losses_as_their_mean(distilled, planted, parameters):

@@ -72,7 +72,7 @@ def largest_errors(model, graph, parameters, *, hops, **options):
         batch = source(0, index)
         output = apply(variables, batch)
         for rows in (batch.seeds, batch.uniform):
-            ids = {name: batch.ids[name][index] for name, index in rows.index.items()}
+            ids = batch.nodes_of(rows)
             taken = rows.of(output)
             logits = max(logits, np.abs(taken.logits - whole.logits[ids["item"]]).max())
             for layer, expected in list(zip(taken.hidden, whole.hidden, strict=True))[:-1]:
@@ -114,7 +114,7 @@ def test_sparse_features_learned_rows_and_everything_awkward(awkward, parameters
     for index in range(len(source)):
         batch = source(0, index)
         output = batch.seeds.of(apply(variables, batch))
-        ids = batch.ids["paper"][batch.seeds.index["paper"]]
+        ids = batch.nodes_of(batch.seeds)["paper"]
         np.testing.assert_allclose(output.logits, whole.logits[ids], rtol=1e-5, atol=1e-5)
 
 
@@ -140,31 +140,6 @@ def test_gradients_are_those_of_the_whole_graph(awkward, parameters):
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     assert np.any(theirs["params"]["InputProjection_0"]["embedding_venue"])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), ours, theirs)
-
-
-def test_features_that_stay_on_the_device(planted, parameters):
-    host = HostGraph.from_graph(planted.graph)
-    settings = {"target": "item", "nodes": np.arange(70), "batch_size": 12, "fanouts": [3, 2]}
-    model, tables = LOCAL["rgcn"], {name: jnp.asarray(x) for name, x in planted.graph.features.items()}
-    variables = parameters(model, host.shapes())
-    given = BatchSource(host, **settings)(0, 0)
-    bare = BatchSource(host, **settings, resident=["item", "user", "tag"])(0, 0)
-    assert not bare.graph.features and given.graph.features
-    of_given, of_bare = (batch.seeds.of(model.apply(variables, batch.graph)).logits
-                         for batch in (given, bare.with_features(tables)))
-    np.testing.assert_allclose(of_bare, of_given, rtol=1e-5, atol=1e-5)
-
-
-def test_learned_rows_keep_leading_axes(awkward):
-    source = BatchSource(HostGraph.from_graph(awkward), target="paper", nodes=[0, 3], batch_size=2, fanouts=[-1])
-    batch = source(0, 0)
-    rows = np.arange(24.0).reshape(2, 3, 4)
-    variables = {"params": {"InputProjection_0": {"embedding_venue": rows, "kernel_paper": rows},
-                            "other": {"embedding_venue": rows}}}
-    taken = batch_variables(variables, batch)["params"]
-    np.testing.assert_array_equal(taken["InputProjection_0"]["embedding_venue"], rows[:, batch.ids["venue"]])
-    np.testing.assert_array_equal(taken["InputProjection_0"]["kernel_paper"], rows)
-    np.testing.assert_array_equal(taken["other"]["embedding_venue"], rows)
 
 
 def test_metapath_models_refuse_a_batch(planted):

@@ -182,6 +182,9 @@ def test_an_error_within_a_sample_leaves_no_trace(monkeypatch):
 @pytest.mark.parametrize("fanouts, error, message", [
     ([], ValueError, "fanouts must have at least one hop"),
     ([2, -2], ValueError, "fanouts[1] of (author, writes, paper) must be an integer, -1 for all neighbours, got -2"),
+    (5, TypeError, "fanouts must have one entry a hop, such as [10, 10] for two, got 5"),
+    ({WRITES: [2, 2]}, TypeError, "fanouts must have one entry a hop"),
+    ("22", TypeError, "fanouts must have one entry a hop"),
     ([True], ValueError, "got True"),
     ([2.0], ValueError, "got 2.0"),
     ([{WRITES: 1, CITES: 1}], GraphError, "fanouts[0] lacks (paper, rev_writes, author)"),
@@ -193,7 +196,22 @@ def test_fan_outs_that_do_not_fit(fanouts, error, message):
         NeighbourSampler(random_graph(), fanouts)
 
 
-@pytest.mark.parametrize("nodes", [{"paper": [60]}, {"paper": [3, -1]}, {"venue": [0]}])
-def test_nodes_that_the_graph_does_not_have(nodes):
-    with pytest.raises(GraphError, match="nodes to sample around: got"):
-        NeighbourSampler(random_graph(), [1]).sample([(0, nodes)], stream())
+@pytest.mark.parametrize("hop, nodes, error, message", [
+    (0, {"paper": [60]}, GraphError, "nodes to sample around: got 60 to 60 of type 'paper', but the graph has 60"),
+    (0, {"paper": [3, -1]}, GraphError, "nodes to sample around: got -1 to 3 of type 'paper'"),
+    (0, {"venue": [0]}, GraphError, "nodes to sample around: type 'venue' is unknown; the graph has ['paper'"),
+    (0, {"venue": []}, GraphError, "type 'venue' is unknown"),
+    (0, {"paper": np.ones(60, bool)}, GraphError, "those of type 'paper' must be integers [n], got bool[60]"),
+    (0, {"paper": [1.7]}, GraphError, "must be integers [n], got float64[1]"),
+    (0, {"paper": [[1, 2]]}, GraphError, "must be integers [n], got int64[1, 2]"),
+    (-1, {"paper": [1]}, ValueError, "a set of nodes must enter at hop 0, the seeds', or later, got -1"),
+    (0.5, {"paper": [1]}, TypeError, "cannot be interpreted as an integer"),
+])  # fmt: skip
+def test_what_cannot_be_sampled_around(hop, nodes, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        NeighbourSampler(random_graph(), [1]).sample([(hop, nodes)], stream())
+
+
+def test_no_nodes_at_all_are_sampled_around():
+    sample = NeighbourSampler(random_graph(), [1]).sample([(0, {"paper": []})], stream())
+    assert not sample.nodes["paper"].size and sample.rows[0]["paper"].shape == (0,)

@@ -1,5 +1,7 @@
 """A sampled graph, padded: the blocks, features and relations that a `HeteroGraph` of the same edges would have."""
 
+import tracemalloc
+
 import jax
 import numpy as np
 import pytest
@@ -100,6 +102,26 @@ def test_large_arrays_are_not_copied_to_a_cpu(awkward):
     _, graph = padded(awkward, [-1], more=(100, 0, 0))
     assert graph.features["paper"].ctypes.data % 64 == 0 == graph.features["paper"].size % 6
     assert jax.device_put(graph.features["paper"]).unsafe_buffer_pointer() == graph.features["paper"].ctypes.data
+
+
+@pytest.mark.parametrize("columns", [slice(None), slice(8)])
+def test_rows_of_a_map_are_read_alone(tmp_path, columns):
+    """Of one in Fortran's order too, and of some columns of another."""
+    values = np.arange(20_000 * 32, dtype=np.float32).reshape(20_000, 32)
+    np.save(tmp_path / "x.npy", np.asfortranarray(values) if columns == slice(None) else values)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")[:, columns]
+    assert not mapped.flags.c_contiguous
+    host = HostGraph.from_arrays({"a": 20_000}, {}, {"a": mapped})
+    sample = NeighbourSampler(host, [1]).sample([(0, {"a": np.array([19_999, 3])})], np.random.default_rng(0))
+    sizes = sizes_of(sample, host)
+    tracemalloc.start()
+    try:
+        graph = padded_graph(host, sample, sizes)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(graph.features["a"][:2], values[:, columns][sample.nodes["a"]])
+    assert peak < 100_000  # of which the map has 2,560,000 or a quarter
 
 
 def test_features_can_be_left_out(awkward):

@@ -131,6 +131,7 @@ def test_others_are_in_the_key_and_change_no_older_one():
     assert plain(first, "objective")["others"] == [["dist", 1.0], ["linear_cka", 2.0]]
 
 
+@pytest.mark.slow
 def test_fit_trains_on_all_of_them():
     dataset = hj.data.synthetic_hetero({"movie": 20, "actor": 15}, [("actor", "in", "movie")], feature_width=6)
     teacher, student = (hj.models.RGCN(target=dataset.target, num_classes=dataset.num_classes, hidden=width, layers=3)

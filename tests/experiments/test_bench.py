@@ -109,6 +109,7 @@ def test_our_epochs_are_the_epochs_of_fit(dataset):
     np.testing.assert_allclose(-program.state.best_score, expected[1], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_machine_has_rates():
     rates = machine_rates()
     assert set(rates) == {"matmul_flops", "copy_bytes", "cached_copy_bytes"}

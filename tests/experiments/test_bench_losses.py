@@ -99,6 +99,7 @@ def test_a_refusal_without_a_limit_is_an_error():
         limit_named("too many rows")
 
 
+@pytest.mark.slow
 def test_it_ends_at_a_refusal_and_at_what_it_may_take():
     limit = row_limit("rkd_angle")
     facts = measure(Job("rkd_angle", "ours", [4, limit + 1]))

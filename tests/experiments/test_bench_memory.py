@@ -26,6 +26,7 @@ def test_the_rise_is_that_of_the_call_and_not_of_what_was_there():
     assert bench_memory.resident_rise(lambda: None) < 8 << 20
 
 
+@pytest.mark.slow
 @linux
 def test_ours_in_a_process_of_its_own():
     settings = Settings(hidden=8, layers=1, seeds=2)

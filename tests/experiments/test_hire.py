@@ -116,6 +116,7 @@ def test_seeds_over_fake_devices(finished, tmp_path):
     np.testing.assert_allclose(spread[0].metrics["val_loss"], records[0].metrics["val_loss"], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_command_line_smoke(tmp_path):
     command = [sys.executable, "-m", "experiments.hire", "--smoke", "--dataset", "synthetic", "--models", "RGCN",
                "--methods", "plain", "--out", str(tmp_path)]

@@ -228,6 +228,7 @@ def test_costs_are_those_of_one_inference(monkeypatch):
     assert tables_costs.seconds_of_an_epoch(small, "student") > 0
 
 
+@pytest.mark.slow
 def test_one_pair_is_trained_for_real(tmp_path, monkeypatch):
     """A teacher, its student and a shuffled one: the student learns from what its teacher says."""
     dataset = hj.data.synthetic_hetero({"movie": 30, "actor": 20}, [("actor", "in", "movie")], feature_width=6)

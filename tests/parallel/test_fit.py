@@ -141,7 +141,7 @@ def undisturbed(training, validation):
     return parallel.fit(MODEL, training, validation=validation, epochs=3, devices=2, learning_rate=0.05)
 
 
-@pytest.mark.parametrize("calls", [2, 3, 4, 7])
+@pytest.mark.parametrize("calls", [3, *(pytest.param(calls, marks=pytest.mark.slow) for calls in (2, 4, 7))])
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(training, validation, undisturbed, tmp_path, calls):
     """Within an epoch, at its last step, after its validation, and in a later one."""
     settings = {"validation": validation, "epochs": 3, "devices": 2, "learning_rate": 0.05, "every": 1}
@@ -159,7 +159,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(training, validation, u
     assert_same_bits(again.params, undisturbed.params)
 
 
-@pytest.mark.parametrize("calls", [1, 3])
+@pytest.mark.parametrize("calls", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_sigterm_saves_and_exits_0(training, validation, undisturbed, tmp_path, calls):
     settings = {"validation": validation, "epochs": 3, "devices": 2, "learning_rate": 0.05}
     before = signal.getsignal(signal.SIGTERM)
@@ -186,7 +186,8 @@ def test_a_loss_that_is_not_finite_is_named_and_never_saved(training, tmp_path):
     assert saved and max(saved) <= 3
 
 
-@pytest.mark.parametrize("where", ["batch", "step", "validation"])
+@pytest.mark.parametrize("where", ["step", *(pytest.param(where, marks=pytest.mark.slow)
+                                             for where in ("batch", "validation"))])
 def test_out_of_memory_names_a_smaller_batch(training, validation, monkeypatch, where):
     """Where a batch is put, where a step is compiled, and where the logits of validation are."""
     def full(*_, **__):
@@ -206,6 +207,7 @@ def test_out_of_memory_names_a_smaller_batch(training, validation, monkeypatch, 
         parallel.fit(MODEL, training, validation=validation, epochs=1)
 
 
+@pytest.mark.slow
 def test_without_validation_and_with_keys_in_the_optimisers_state(training, tmp_path):
     """The last parameters are the result; stopped after the first epoch, within the second, and finished."""
     settings = {"optimizer": optax.chain(optax.add_noise(0.01, 0.55, jax.random.key(0)), optax.sgd(0.1)),

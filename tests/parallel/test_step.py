@@ -104,8 +104,9 @@ def test_the_gradient_is_one_devices_on_the_joined_batch(source, parameters, for
     assert_gradients_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("objective", [Objective(), Objective(soft_target_kl=1.0, distil_rows="train")],
-                         ids=["supervised", "on training nodes"])
+@pytest.mark.parametrize("objective", [
+    pytest.param(Objective(), marks=pytest.mark.slow), Objective(soft_target_kl=1.0, distil_rows="train")],
+    ids=["supervised", "on training nodes"])
 def test_terms_with_masks(sources, parameters, objective):
     """A batch of two seeds and one of one: the mean over three, which the mean of the two batches is not."""
     source = sources(3)
@@ -127,6 +128,7 @@ def test_pairs_between_devices_are_in_the_loss(source, parameters):
     assert abs(np.mean(alone) - joint) > 1e-4
 
 
+@pytest.mark.slow
 def test_learned_weights_and_schedules(source, parameters):
     """What the objective learns has one gradient too, and weights follow the epoch they are given."""
     variables = parameters(STUDENT, source.graph.shapes())
@@ -175,9 +177,10 @@ def test_dropout_differs_from_device_to_device_and_from_step_to_step(source, par
 
 
 @pytest.mark.parametrize("objective", [
-    Objective(supervised=0.0, soft_target_kl=1.0, reliability="entropy"),
+    pytest.param(Objective(supervised=0.0, soft_target_kl=1.0, reliability="entropy"), marks=pytest.mark.slow),
     Objective(supervised=0.0, soft_target_kl=1.0, reliability="correctness"),
-    Objective(supervised=0.0, others={"logit_mse": 1.0, "dist": 1.0, "linear_cka": 1.0})], ids=str)
+    pytest.param(Objective(supervised=0.0, others={"logit_mse": 1.0, "dist": 1.0, "linear_cka": 1.0}),
+                 marks=pytest.mark.slow)], ids=["entropy", "correctness", "others"])
 def test_without_uniform_nodes_the_seeds_that_count_are_taught(sources, parameters, objective):
     """The last batch has one seed, and what fills it up is not compared: the loss of 7 rows, on two devices."""
     full = sources(7)

@@ -588,12 +588,11 @@ class Centred(Small, kw_only=True):
 
 
 @pytest.fixture
-def users_compilation():
+def users_compilation(quick_compilation):
     """XLA with its optimisations, within a module that leaves them out: equality to the bit is of what users get."""
-    before = jax.config.jax_disable_most_optimizations
     jax.config.update("jax_disable_most_optimizations", False)
     yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.mark.usefixtures("users_compilation")

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import flax.linen as nn
 import jax
@@ -24,7 +24,7 @@ from hire_jax.parallel.result import SampledFit
 from hire_jax.parallel.step import initial_state, mapped, seed_logits, train_step
 from hire_jax.parallel.steps import Placed, Steps, agreed, failing_together
 from hire_jax.sampling import BatchLoader, BatchSource
-from hire_jax.training.checks import TrainingError
+from hire_jax.training.checks import TrainingError, check_monitor
 from hire_jax.training.epoch import Monitor, Params, named_key, replaced
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
@@ -112,7 +112,6 @@ def fit(model: nn.Module, source: BatchSource, *, validation: BatchSource | None
                 scores = run.end_epoch(partial(BatchLoader, workers=workers, timeout=timeout), stop)
                 if scores is None:
                     run.leave(checkpoints, loader)
-                    break
                 if progress is not None:
                     progress(run.epoch, len(run.steps), scores)
                 if checkpoints is not None:
@@ -142,8 +141,7 @@ class Run:
         check_objective(objective, source)
         if validation is not None:
             check_validation(validation, source)
-        if monitor not in ("val_loss", "val_accuracy", "val_macro_f1"):
-            raise ValueError(f"monitor must be 'val_loss', 'val_accuracy' or 'val_macro_f1', got {monitor!r}")
+        check_monitor(monitor)
         if not 0 <= seed < 2**32:
             raise ValueError(f"seed must be from 0 to 2^32 - 1, got {seed}")
         self.model, self.source, self.validation, self.objective = model, source, validation, objective
@@ -211,7 +209,7 @@ class Run:
         checkpoints.save(self.done, {"state": self.devices.on_host(self.state), "best": self.best_params},
                          score=score, place=place)
 
-    def leave(self, checkpoints: Checkpoints | None, loader: BatchLoader) -> None:
+    def leave(self, checkpoints: Checkpoints | None, loader: BatchLoader) -> NoReturn:
         """Ends the process with exit code 0 once the state is on the disk."""
         assert checkpoints is not None  # nobody else asks a run to stop
         self.save(checkpoints, loader)
@@ -236,9 +234,9 @@ class Run:
         epoch = self.devices.everywhere(np.int32(self.epoch))
         self.state, records = self._train(size, self.state, placed.batch, self.features, epoch)
         self._pending.append(records)
-        self._settle(AHEAD)
-        self.nodes, self.edges = self.nodes + placed.nodes, self.edges + placed.edges
         self.index, self.done = self.index + 1, self.done + 1
+        self.nodes, self.edges = self.nodes + placed.nodes, self.edges + placed.edges
+        self._settle(AHEAD)
         return asked
 
     def means(self) -> dict[str, float]:

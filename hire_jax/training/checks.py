@@ -40,8 +40,7 @@ def check_arguments(dataset: LabelledGraph, seeds: tuple[int, ...], monitor: str
     for name, value in counts.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
-    if monitor not in ("val_loss", "val_accuracy", "val_macro_f1"):
-        raise ValueError(f"monitor must be 'val_loss', 'val_accuracy' or 'val_macro_f1', got {monitor!r}")
+    check_monitor(monitor)
     for split in ("train", "val", "test"):
         if split not in dataset.splits:
             raise ValueError(f"the dataset has no split {split!r}; it has {sorted(dataset.splits)}")
@@ -54,6 +53,12 @@ def check_arguments(dataset: LabelledGraph, seeds: tuple[int, ...], monitor: str
         if (bare := mask & ~labelled(np.asarray(dataset.labels))).any():
             raise ValueError(f"split {split!r} must hold labelled nodes, got {int(bare.sum())} without a label, the "
                              f"first of them {int(bare.argmax())}")
+
+
+def check_monitor(monitor: str) -> None:
+    """Raises ValueError for a score that no run is chosen by."""
+    if monitor not in ("val_loss", "val_accuracy", "val_macro_f1"):
+        raise ValueError(f"monitor must be 'val_loss', 'val_accuracy' or 'val_macro_f1', got {monitor!r}")
 
 
 def teacher_is_paired(teacher: ModelOutput | RandomTeacher | None, seeds: int, nodes: int, classes: int) -> bool:

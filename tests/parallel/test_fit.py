@@ -173,7 +173,7 @@ def test_sigterm_saves_and_exits_0(training, validation, undisturbed, tmp_path, 
     assert_same_bits(resumed.params, undisturbed.params)
 
 
-def test_a_loss_that_is_not_finite_is_named_and_never_saved(training, tmp_path):
+def test_a_loss_that_is_not_finite_is_named_and_never_saved(host, planted, training, tmp_path):
     """The third step's parameters overflow, so the fourth step's loss does."""
     def update(gradient, state, params=None):
         return jax.tree.map(lambda g: jax.numpy.where(state == 2, jax.numpy.nan, 0.0 * g), gradient), state + 1
@@ -184,6 +184,8 @@ def test_a_loss_that_is_not_finite_is_named_and_never_saved(training, tmp_path):
         parallel.fit(MODEL, training, optimizer=broken, epochs=2, checkpoints=kept, every=1)
     saved = sorted(int(path.name) for path in tmp_path.iterdir() if path.is_dir())
     assert saved and max(saved) <= 3
+    with pytest.raises(TrainingError, match="at step 4 of all"):  # found while later steps are on their way
+        parallel.fit(MODEL, source_of(host, planted, np.arange(35), batch_size=3), optimizer=broken, epochs=1)
 
 
 @pytest.mark.parametrize("where", ["step", *(pytest.param(where, marks=pytest.mark.slow)

@@ -69,9 +69,24 @@ def quick_compilation():
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-        jax.config.update("jax_disable_most_optimizations", True)
+        compile_quickly(True)
         yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    compile_quickly(False)
+
+
+def compile_quickly(quickly: bool) -> None:
+    """Leave XLA's optimisations out, or in again. `jit` takes a program compiled the other way for this one's, so it
+    must forget those it has."""
+    jax.config.update("jax_disable_most_optimizations", quickly)
+    jax.clear_caches()
+
+
+@pytest.fixture
+def users_compilation(quick_compilation):
+    """XLA with its optimisations, within a module that leaves them out: equality to the bit is of what users get."""
+    compile_quickly(False)
+    yield
+    compile_quickly(True)
 
 
 AWKWARD_NODES = {"paper": 7, "author": 5, "venue": 3}

@@ -587,14 +587,6 @@ class Centred(Small, kw_only=True):
         return output._replace(logits=output.logits - mean)
 
 
-@pytest.fixture
-def users_compilation(quick_compilation):
-    """XLA with its optimisations, within a module that leaves them out: equality to the bit is of what users get."""
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)
-
-
 @pytest.mark.usefixtures("users_compilation")
 def test_a_model_that_starts_from_the_data(dataset):
     still = fit(Centred(), dataset, seeds=1, epochs=1, learning_rate=0.0, weight_decay=0.0)

@@ -1,7 +1,7 @@
 """One cell of an experiment, trained and put on disk: the same for every script."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.traverse_util
@@ -15,13 +15,16 @@ from experiments.store import ResultStore
 
 
 def train_cell(name: str, config: Mapping[str, Any], store: ResultStore, tracker: Tracker, done: float, *,
-               keep: bool = False, record: bool = True, **arguments: Any) -> hj.FitResult:
+               keep: bool = False, record: bool = True,
+               facts: Callable[[hj.FitResult], Mapping[str, Any]] = lambda result: {},
+               **arguments: Any) -> hj.FitResult:
     """`hire_jax.fit(**arguments)` under a progress bar that stands at `done`; its result becomes a line of the store.
 
     Args:
       name: for the progress bar; config: what the line is found by.
       keep: keeps the parameters too, before the line, so that no finished cell is without them.
       record: False trains again what has a line, for its parameters.
+      facts: what else the line says of the result.
     """
     def progress(epoch: int, history: Mapping[str, np.ndarray]) -> None:
         best = 100 * np.nanmean(np.nanmax(history[arguments["monitor"]], axis=1))
@@ -36,7 +39,8 @@ def train_cell(name: str, config: Mapping[str, Any], store: ResultStore, tracker
         epochs = float(np.sum(result.metrics["epochs"]))
         store.append(config, seeds=result.seeds, metrics=result.metrics, history=result.history,
                      facts={"parameters": result.num_parameters, "compile_seconds": result.compile_seconds,
-                            "train_seconds": result.seconds, "milliseconds_per_step": 1000 * result.seconds / epochs},
+                            "train_seconds": result.seconds, "milliseconds_per_step": 1000 * result.seconds / epochs,
+                            **facts(result)},
                      seconds=time.perf_counter() - start)
     return result
 

@@ -19,8 +19,8 @@ from hire_jax import losses
 WIDTH, CLASSES, DEGREE, HEADS = 128, 16, 10, 4
 DIMENSIONS = {"width": WIDTH, "classes": CLASSES, "edges_a_node": DEGREE, "heads": HEADS}
 
-# Exported too, but weights of rows for a loss: they have no gradient.
-NOT_LOSSES = frozenset({"attention_reliability", "correctness_reliability", "entropy_reliability"})
+# Exported too, but weights or classes of rows for a loss: they have no gradient.
+NOT_LOSSES = frozenset({"attention_reliability", "correctness_reliability", "entropy_reliability", "neighbour_shares"})
 
 Inputs = tuple[Any, ...]  # positional arguments of a loss, pytrees of numpy arrays
 
@@ -74,6 +74,12 @@ def _typed_features(rows: int, random: np.random.Generator) -> Inputs:
     return student, teacher
 
 
+def _typed_classes(rows: int, random: np.random.Generator) -> Inputs:
+    """A class a node, as one-hot rows."""
+    sides, one_hot = _typed_features(rows, random), np.eye(CLASSES, dtype=np.float32)
+    return *sides, {t: one_hot[random.integers(0, CLASSES, n)] for t, n in _counts(rows).items()}
+
+
 def _typed_linked_features(rows: int, random: np.random.Generator) -> Inputs:
     """Two relations, from either type to the other, with half of the edges each."""
     counts, edges = _counts(rows), DEGREE * rows // 2
@@ -114,6 +120,7 @@ CASES = {
     "type_pair_correlation": Case(_typed_features),
     "local_structure": Case(_linked_features),
     "typed_local_structure": Case(_typed_linked_features),
+    "class_prototype_correlation": Case(_typed_classes),
     "attention_map_kl": Case(_attention, options=lambda rows: {"num_receivers": rows}),
 }
 

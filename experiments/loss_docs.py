@@ -24,10 +24,11 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Logits": ("soft_target_kl", "bernoulli_kl", "reverse_kl", "jensen_shannon", "decoupled_kd", "dist", "logit_mse"),
     "Features": ("hint", "attention_transfer", "cosine_embedding", "contrastive", "linear_cka", "vid"),
     "Structure": ("rkd_distance", "rkd_angle", "similarity_preserving", "local_structure", "global_structure"),
-    "Heterogeneous": ("type_pair_correlation", "typed_local_structure"),
+    "Heterogeneous": ("type_pair_correlation", "typed_local_structure", "class_prototype_correlation"),
     "Attention": ("attention_map_kl",),
     "Reliability, for `weights=` of a loss": (
         "entropy_reliability", "correctness_reliability", "attention_reliability"),
+    "Shares in classes, for `classes=` of a loss": ("neighbour_shares",),
 }
 
 HEAD = """\
@@ -38,9 +39,9 @@ has the arguments, shapes and edge cases as well.
 
 What all losses share:
 
-- Arrays in, a scalar out; of a reliability one number a row. A loss that is one of each row is a mean over rows, of a
-  sum over classes, or of a mean over features where the formula says `mean_c`. A loss that shrinks with the number of
-  rows says so in its pitfalls.
+- Arrays in, a scalar out; of a reliability one number a row, of shares in classes one a row and class. A loss that is
+  one of each row is a mean over rows, of a sum over classes, or of a mean over features where the formula says
+  `mean_c`. A loss that shrinks with the number of rows says so in its pitfalls.
 - Losses on softened class probabilities are multiplied by T², so that the gradient's size stays about the same when T
   changes. `contrastive` has a temperature of its own kind, without that factor.
 - `where` is a mask of rows. What other rows hold, NaN included, has no influence; with no row left the loss is 0 and

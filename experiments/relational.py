@@ -1,6 +1,6 @@
 """Where relational knowledge helps, and why: the relation-level term of HIRE, one thing varied at a time.
 
-Which variant of the term, which layers, which pairs of node types, how many labels, how noisy the
+Which variant of the term, which layers, which pairs of node types, which other forms, how many labels, how noisy the
 edges: every study (experiments/configs/relational.py) trains students by the term alone and by the term on top of the
 node-level one, ten seeds as one program, and compares them with the plain student and with the node-level term alone,
 paired by seed. Finished cells are lines on disk: a run that is stopped or killed goes on with the same command.
@@ -29,7 +29,7 @@ from experiments.relational_cells import Setup
 from experiments.settings import TrainingSettings, load_named, provide_devices, resumable
 from experiments.store import ResultStore
 
-StudyName = Literal["variants", "layers", "pairs", "labels", "noise"]
+StudyName = Literal["variants", "layers", "pairs", "forms", "labels", "noise"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,14 +36,16 @@ class Objective:
         target, a node's own included, before attention dropout.
       others: {name: weight} of losses of other papers, to compare with or to add: reverse_kl, jensen_shannon, dist,
         logit_mse on logits; attention_transfer, linear_cka, rkd_distance, similarity_preserving on the target's rows
-        that the classifier reads; typed_local_structure on the layers of the relation-level term. `losses` has each.
+        that the classifier reads; typed_local_structure and class_prototype_correlation on the layers of the
+        relation-level term, the latter with the teacher's class probabilities, carried from the target along the edges.
+        `losses` has each.
       temperature: T of the node-level term, and of others that have one.
       label_smoothing: of the cross-entropy.
       variant: of `losses.type_pair_correlation`: "all_pairs", "prototype" or "edges".
       layers: indices into `ModelOutput.hidden` (0 is the input projection) the relation-level term matches,
         or None for all layers between input projection and last. The last layer knows the target type only.
       distil_rows: "all" target nodes (transductive) or "train" nodes only, for the node-level term and the others
-        but typed_local_structure, which compares nodes of every type.
+        but typed_local_structure and class_prototype_correlation, which compare nodes of every type.
       attention_heads: which heads are compared: `heads` of `losses.attention_map_kl`.
       attention_weights: weighs each node of the attention term by how sharp the teacher's attention is ("entropy":
         `losses.attention_reliability`) or by its number of edges ("degree").
@@ -51,6 +53,10 @@ class Objective:
         is right on the training labels ("correctness", other nodes 1): `losses.entropy_reliability`,
         `losses.correctness_reliability`.
       group_weights: of the relation-level term, {node type: weight}, or {edge type: weight} with variant "edges".
+      centred: of the relation-level term, whether rows are taken about their type's mean: `losses.
+        type_pair_correlation`. Not with variant "prototype". In batches the mean is that of the batch's rows.
+      hubs: "degree" weighs each node of the relation-level term by 1 / its number of edges, over all relations given
+        and at either end, so that a node of many edges counts less than one of few.
       uncertainty: learns a log variance s_k a term beside the student: the sum over terms of
         (exp(-s_k) w_k L_k + s_k) / 2 (arXiv 1705.07115). A term that can reach 0 drives its own weight up. `fit`'s
         weight decay pulls s towards 0 as it does parameters.
@@ -76,6 +82,9 @@ class Objective:
     pcgrad: bool = dataclasses.field(default=False, metadata=LATER)
     others: Mapping[str, Weight] | tuple[tuple[str, Weight], ...] = dataclasses.field(default=(), metadata=LATER)
 
+    centred: bool = dataclasses.field(default=False, metadata=LATER)
+    hubs: Literal["degree"] | None = dataclasses.field(default=None, metadata=LATER)
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "others", tuple(sorted(dict(self.others).items())))  # hashable
         for name in dict(self.others):
@@ -92,7 +101,7 @@ class Objective:
         for name, allowed in (("variant", ("all_pairs", "prototype", "edges")), ("distil_rows", ("all", "train")),
                               ("attention_heads", ("index", "mean", "assign")),
                               ("attention_weights", ("entropy", "degree", None)),
-                              ("reliability", ("entropy", "correctness", None))):
+                              ("reliability", ("entropy", "correctness", None)), ("hubs", ("degree", None))):
             if getattr(self, name) not in allowed:
                 listed = ", ".join(map(repr, allowed[:-1])) + f" or {allowed[-1]!r}"
                 raise ValueError(f"{name} must be {listed}, got {getattr(self, name)!r}")
@@ -100,9 +109,13 @@ class Objective:
         idle = {"attention_weights": self.attention_weights is not None and "attention_map_kl" not in self.terms,
                 "reliability": self.reliability is not None and "soft_target_kl" not in self.terms,
                 "group_weights": bool(self.group_weights) and "type_pair_correlation" not in self.terms,
+                "centred": self.centred and "type_pair_correlation" not in self.terms,
+                "hubs": self.hubs is not None and "type_pair_correlation" not in self.terms,
                 "pcgrad": self.pcgrad and not self.terms}
         for name in (name for name, nothing in idle.items() if nothing):
             raise ValueError(f"{name} is given, but no term that it acts on has a weight")
+        if self.centred and self.variant == "prototype":
+            raise ValueError("centred is given with variant 'prototype', which compares the means that it takes away")
         for group, weight in self.group_weights:
             if not weight >= 0:
                 raise ValueError(f"group_weights of {group!r} must be >= 0, got {weight}")
@@ -140,8 +153,9 @@ class Objective:
           labels: int[N], or int[N, C] for multi-label; negative is unlabelled.
           teacher: the same of the teacher; its arrays are constants. Needed when a distillation term is on.
           where: bool[N], the training nodes.
-          edges: {edge type: (senders, receivers)}, needed by variant "edges" and by attention_map_kl; the key
-            (target, "self", target) stands for a node's attention to itself and need not be there.
+          edges: {edge type: (senders, receivers)}, needed by variant "edges", `hubs`, attention_map_kl,
+            typed_local_structure and class_prototype_correlation; the key (target, "self", target) stands for a node's
+            attention to itself and need not be there.
           epoch: from 0, for weights that are schedules.
           log_variances: of `init()`, or what became of them; needed with `uncertainty`.
 
@@ -188,7 +202,8 @@ class Objective:
                                                 reliability=self.reliability, known=where)
             elif name == "type_pair_correlation":
                 values[name] = terms.relation_level(student, teacher, layers=self.layers, variant=self.variant,
-                                                    edges=edges, group_weights=dict(self.group_weights))
+                                                    edges=edges, group_weights=dict(self.group_weights),
+                                                    centred=self.centred, hubs=self.hubs)
             elif name == "attention_map_kl":
                 values[name] = terms.attention_maps(student, teacher, edges=edges, heads=self.attention_heads,
                                                     weighing=self.attention_weights)

@@ -22,7 +22,7 @@ LOGITS: dict[str, Callable[..., jax.Array]] = {"logit_mse": losses.logit_mse}
 EMBEDDINGS: dict[str, Callable[..., jax.Array]] = {
     "attention_transfer": losses.attention_transfer, "linear_cka": losses.linear_cka,
     "rkd_distance": losses.rkd_distance, "similarity_preserving": losses.similarity_preserving}
-RELATIONS = ("typed_local_structure",)
+RELATIONS = ("typed_local_structure", "class_prototype_correlation")  # of nodes of several types and of edges
 OTHERS = (*SOFTENED, *LOGITS, *EMBEDDINGS, *RELATIONS)
 
 
@@ -44,15 +44,20 @@ def node_level(student: Any, teacher: Any, labels: jax.Array, *, temperature: fl
 
 
 def relation_level(student: Any, teacher: Any, *, layers: Sequence[int] | None, variant: Variant, edges: Edges | None,
-                   group_weights: Mapping[Any, float]) -> jax.Array:
-    """The relation-level term of HIRE: type-pair correlations, the mean over the matched layers."""
+                   group_weights: Mapping[Any, float], centred: bool, hubs: str | None) -> jax.Array:
+    """The relation-level term of HIRE: type-pair correlations, the mean over the matched layers.
+
+    `hubs="degree"` weighs each node by 1 / its number of `edges`.
+    """
     values, known = [], set()
     for s, t in matched_layers(student.hidden, teacher.hidden, layers, "type_pair_correlation"):
         within = edges_within(edges, s) if variant == "edges" else None
         groups = [e for e in within if e[0] != e[2]] if within is not None else list(s)
         known |= set(groups)
         values.append(losses.type_pair_correlation(s, t, variant=variant, edges=within,
-                                                   weights={g: w for g, w in group_weights.items() if g in groups}))
+                                                   weights={g: w for g, w in group_weights.items() if g in groups},
+                                                   centred=centred,
+                                                   row_weights=inverse_degrees(s, edges) if hubs else None))
     unknown = sorted(set(group_weights) - known, key=repr)
     if unknown:
         listed = sorted(known, key=repr)
@@ -93,7 +98,8 @@ def other(name: str, student: Any, teacher: Any, labels: jax.Array, *, temperatu
     """A term of another paper, one of `OTHERS`.
 
     Those on embeddings read the target's rows that the classifier reads; typed_local_structure the hidden embeddings
-    of `layers`, as `relation_level` does, and the edges among their types.
+    of `layers`, as `relation_level` does, and the edges among their types; class_prototype_correlation the same
+    embeddings, and the teacher's logits for the classes, which all edges carry from the target to the other types.
     """
     if name in SOFTENED:
         if labels.ndim == 2:
@@ -104,13 +110,45 @@ def other(name: str, student: Any, teacher: Any, labels: jax.Array, *, temperatu
         return LOGITS[name](student.logits, teacher.logits, where=where)
     if name in EMBEDDINGS:
         return EMBEDDINGS[name](*(_read_by_classifier(side, name) for side in (student, teacher)), where=where)
-    values = []
-    for s, t in matched_layers(student.hidden, teacher.hidden, layers, name):
-        within = edges_within(edges, s)
-        if not within:
-            raise ValueError(f"{name} needs edges= among {sorted(s)}, got edges of {sorted(edges or {})}")
-        values.append(losses.typed_local_structure(s, t, within))
+    pairs = matched_layers(student.hidden, teacher.hidden, layers, name)
+    if name == "class_prototype_correlation":
+        shares = class_shares(student, teacher, edges, multilabel=labels.ndim == 2)
+        values = [losses.class_prototype_correlation(s, t, {a: shares[a] for a in s if a in shares}) for s, t in pairs]
+    else:
+        values = [losses.typed_local_structure(s, t, _needed(edges, s, name)) for s, t in pairs]
     return sum(values, jnp.zeros(())) / len(values)
+
+
+def class_shares(student: Any, teacher: Any, edges: Edges | None, *, multilabel: bool) -> dict[str, jax.Array]:
+    """{type: [N, C]}: the teacher's class probabilities, carried from the target along `edges`.
+
+    Edges of types that no layer of the student has are left out.
+    """
+    name = "class_prototype_correlation"
+    counts = {a: len(rows) for layer in student.hidden for a, rows in layer.items()}
+    shares = (jax.nn.sigmoid if multilabel else jax.nn.softmax)(teacher.logits.astype(jnp.float32))
+    return losses.neighbour_shares({_target(student, name): shares}, _needed(edges, counts, name), counts)
+
+
+def inverse_degrees(layer: Mapping[str, jax.Array], edges: Edges | None) -> dict[str, jax.Array]:
+    """{type: [N]}: 1 / max(1, number of edges of all relations that a node is an end of), of a layer's types."""
+    ends = [(edge_type[side], index) for edge_type, both in (edges or {}).items()
+            for side, index in zip((0, 2), both, strict=True)]
+    if not any(name in layer for name, _ in ends):
+        raise ValueError(f"hubs='degree' needs edges= of {sorted(layer)}, got edges of {sorted(edges or {})}")
+    degrees = {name: jnp.zeros(len(rows)) for name, rows in layer.items()}
+    for name, index in ends:
+        if name in degrees:
+            degrees[name] = degrees[name].at[index].add(1.0)
+    return {name: 1 / jnp.maximum(degree, 1) for name, degree in degrees.items()}
+
+
+def _needed(edges: Edges | None, layer: Mapping[str, Any], term: str) -> Edges:
+    """The edges within a layer, of which there have to be some."""
+    within = edges_within(edges, layer)
+    if not within:
+        raise ValueError(f"{term} needs edges= among {sorted(layer)}, got edges of {sorted(edges or {})}")
+    return within
 
 
 def edges_within(edges: Edges | None, layer: Mapping[str, Any]) -> Edges | None:
@@ -150,8 +188,13 @@ def matched_layers(student: Sequence[Mapping[str, jax.Array]], teacher: Sequence
 
 
 def _read_by_classifier(output: Any, term: str) -> jax.Array:
-    """The rows of the target in the last hidden layer, which has no other type."""
+    """The rows of the target in the last hidden layer."""
+    return output.hidden[-1][_target(output, term)]
+
+
+def _target(output: Any, term: str) -> str:
+    """The name of the target: the last hidden layer has no other type."""
     if not len(output.hidden) or len(output.hidden[-1]) != 1:
         found = [sorted(layer) for layer in output.hidden[-1:]]
-        raise ValueError(f"{term} compares the target's rows in the last hidden layer, but that has the types {found}")
-    return next(iter(output.hidden[-1].values()))
+        raise ValueError(f"{term} looks for the target in the last hidden layer, but that has the types {found}")
+    return next(iter(output.hidden[-1]))

@@ -1,5 +1,6 @@
 """The supervised loss against a loop, and the objective as the weighted sum of its terms."""
 
+import dataclasses
 import math
 import re
 from typing import Any
@@ -451,6 +452,44 @@ def test_bad_settings_of_attention_are_refused(arguments, message):
         Objective(**arguments)
 
 
+# Edges of each node at either end, those of a type that no layer has included: a self loop has two.
+HUB_EDGES = {("a", "r", "b"): (jnp.array([0, 5, 5, 5, 2]), jnp.array([0, 2, 2, 1, 0])),
+             ("b", "s", "b"): (jnp.array([0, 2]), jnp.array([1, 2])),
+             ("c", "t", "a"): (jnp.array([0, 1]), jnp.array([5, 1]))}
+HUBS = {"a": np.array([1, 1, 1, 1, 1, 1 / 4]), "b": np.array([1 / 3, 1 / 2, 1 / 4])}
+
+
+@pytest.mark.parametrize(("variant", "centred"), [("all_pairs", True), ("edges", False), ("prototype", False)])
+def test_hubs_are_weighed_down_and_rows_are_centred(variant, centred):
+    objective = Objective(supervised=0.0, type_pair_correlation=1.0, variant=variant, centred=centred, hubs="degree")
+    value, _ = jax.jit(lambda s, t, e: objective(s, LABELS, teacher=t, edges=e))(STUDENT, TEACHER, HUB_EDGES)
+    within = {name: HUB_EDGES[name] for name in list(HUB_EDGES)[:2]} if variant == "edges" else None
+    expected = sum(losses.type_pair_correlation(STUDENT.hidden[k], TEACHER.hidden[k], variant=variant, edges=within,
+                                                centred=centred, row_weights=HUBS) for k in (1, 2)) / 2
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    for change in ({"hubs": None}, {"centred": True}) if variant == "edges" else ({"hubs": None},):
+        other = dataclasses.replace(objective, **change)(STUDENT, LABELS, teacher=TEACHER, edges=HUB_EDGES)[0]
+        assert abs(value - other) > 1e-4
+
+
+@pytest.mark.parametrize("edges", [None, {}, {("c", "t", "c"): (jnp.array([0]), jnp.array([1]))}])
+def test_hubs_need_edges(edges: Any):
+    objective = Objective(type_pair_correlation=1.0, hubs="degree")
+    with pytest.raises(ValueError, match=r"hubs='degree' needs edges= of \['a', 'b'\], got edges of \["):
+        objective(STUDENT, LABELS, teacher=TEACHER, edges=edges)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"centred": True}, "centred is given, but no term that it acts on has a weight"),
+    ({"hubs": "degree", "soft_target_kl": 1.0}, "hubs is given, but no term that it acts on has a weight"),
+    ({"hubs": "size", "type_pair_correlation": 1.0}, "hubs must be 'degree' or None, got 'size'"),
+    ({"centred": True, "variant": "prototype", "type_pair_correlation": 1.0}, "centred is given with variant 'prototy"),
+])
+def test_bad_settings_of_the_relation_level_term_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Objective(**arguments)
+
+
 def test_what_was_added_later_leaves_the_keys_of_older_cells():
     """The keys are those of the commit before attention came (67c731c)."""
     first = {"supervised", "soft_target_kl", "type_pair_correlation", "temperature", "label_smoothing", "variant",
@@ -463,3 +502,5 @@ def test_what_was_added_later_leaves_the_keys_of_older_cells():
     attentive = Objective(attention_map_kl=0.1, attention_heads="assign", attention_weights="degree")
     assert set(plain(attentive, "objective")) == first | {"attention_map_kl", "attention_heads", "attention_weights"}
     assert len({key(Objective()), key(attentive), key(Objective(attention_map_kl=0.1))}) == 3
+    weighed = dataclasses.replace(taught, centred=True, hubs="degree")
+    assert set(plain(weighed, "objective")) == first | {"reliability", "centred", "hubs"}

@@ -47,6 +47,13 @@ def on_relations(where):
     return sum(losses.typed_local_structure(STUDENT.hidden[k], TEACHER.hidden[k], known) for k in (1, 2)) / 2
 
 
+def on_classes(where):
+    """The edges carry the target's classes to b; those of a type that no layer has are left out."""
+    y = jax.nn.softmax(TEACHER.logits)
+    shares = {"a": y, "b": jnp.stack([(y[0] + y[2]) / 2, jnp.zeros(4), y[5]])}
+    return sum(losses.class_prototype_correlation(STUDENT.hidden[k], TEACHER.hidden[k], shares) for k in (1, 2)) / 2
+
+
 EXPECTED: dict[str, Any] = {
     "reverse_kl": on_logits(losses.reverse_kl, temperature=2.0),
     "jensen_shannon": on_logits(losses.jensen_shannon, temperature=2.0),
@@ -57,6 +64,7 @@ EXPECTED: dict[str, Any] = {
     "rkd_distance": on_embeddings(losses.rkd_distance),
     "similarity_preserving": on_embeddings(losses.similarity_preserving),
     "typed_local_structure": on_relations,
+    "class_prototype_correlation": on_classes,
 }
 
 
@@ -71,7 +79,7 @@ def test_every_other_term_is_tested():
 @pytest.mark.parametrize("name", EXPECTED)
 @pytest.mark.parametrize("rows", ["all", "train"])
 def test_a_term_is_the_loss_of_its_name(name, rows):
-    """The rows of typed_local_structure are nodes of every type, of which training knows one: all are taken."""
+    """The rows of the last two are nodes of every type, of which training knows one: all are taken."""
     objective = Objective(supervised=0.0, others={name: 3.0}, temperature=2.0, distil_rows=rows)
     assert objective.terms == (name,) and objective.needs_teacher
     total, values = evaluate(objective)
@@ -79,6 +87,17 @@ def test_a_term_is_the_loss_of_its_name(name, rows):
     assert expected > 1e-3
     np.testing.assert_allclose(values[name], expected, rtol=1e-5)
     np.testing.assert_allclose(total, 3 * expected, rtol=1e-5)
+
+
+def test_classes_of_nodes_with_several_labels_are_sigmoids():
+    labels: Any = np.ones((6, 4), np.int32)
+    objective = Objective(supervised=0.0, others={"class_prototype_correlation": 1.0})
+    (value,) = evaluate(objective, labels=labels)[1].values()
+    y = jax.nn.sigmoid(TEACHER.logits)
+    shares = losses.neighbour_shares({"a": y}, {("a", "r", "b"): EDGES["a", "r", "b"]}, {"a": 6, "b": 3})
+    expected = sum(losses.class_prototype_correlation(STUDENT.hidden[k], TEACHER.hidden[k], shares) for k in (1, 2)) / 2
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    assert abs(value - evaluate(objective)[0]) > 1e-4
 
 
 def test_other_terms_stand_beside_the_papers_own():
@@ -101,8 +120,14 @@ def test_the_teacher_is_a_constant_and_every_term_moves_the_student():
 @pytest.mark.parametrize(("others", "changes", "message"), [
     ({"reverse_kl": 1.0}, {"labels": np.ones((6, 4), np.int32)}, "reverse_kl compares distributions over classes, but "
                                                                  "a node may have several labels; soft_target_kl know"),
-    ({"rkd_distance": 1.0}, {"student": output(1, 3, last=("a", "b"))}, "rkd_distance compares the target's rows in "
-                                                                        "the last hidden layer, but that has the ty"),
+    ({"rkd_distance": 1.0}, {"student": output(1, 3, last=("a", "b"))}, "rkd_distance looks for the target in the "
+                                                                        "last hidden layer, but that has the types"),
+    ({"class_prototype_correlation": 1.0}, {"student": output(1, 3, last=("a", "b"))},
+     "class_prototype_correlation looks for the target in the last hidden layer, but that has the types [['a', 'b']]"),
+    ({"class_prototype_correlation": 1.0}, {"edges": None}, "class_prototype_correlation needs edges= among ['a', 'b'],"
+                                                            " got edges of []"),
+    ({"class_prototype_correlation": 1.0}, {"edges": {("b", "s", "b"): EDGES["b", "s", "b"]}},
+     "classes: expected shares of at least two node types among ['a', 'b'], got ['a']"),
     ({"typed_local_structure": 1.0}, {"edges": None}, "typed_local_structure needs edges= among ['a', 'b'], got edges "
                                                       "of []"),
     ({"typed_local_structure": 1.0}, {"student": output(1, 3, layers=1), "teacher": output(2, 5, layers=1)},

@@ -60,6 +60,12 @@ STUDIES: dict[str, Study] = {
         question="Which layers: the input projection (0), the hidden layer (1), or both?",
         terms=tuple(term for layers in ((0,), (1,), (0, 1)) for term in weighed(1.0, 10.0, layers=layers))),
     "pairs": Study(question="Which pairs of node types carry it?", pairs=(10.0,)),
+    "forms": Study(
+        question="Does another form help: centred correlations, hubs down-weighted, prototypes of classes, learned "
+                 "weights of the terms?",
+        terms=(*weighed(1.0, 10.0, 100.0, centred=True), *weighed(1.0, 10.0, hubs="degree"),
+               *(Objective(others={"class_prototype_correlation": beta}) for beta in (1.0, 10.0)),
+               Objective(type_pair_correlation=10.0, uncertainty=True))),
     "labels": Study(
         question="How does it change with the share of labels?", terms=weighed(1.0, 10.0),
         conditions=tuple(Condition(labels=share) for share in (0.01, 0.05, 0.2))),

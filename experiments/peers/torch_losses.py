@@ -150,6 +150,14 @@ def type_pair_correlation(s: dict[str, Tensor], t: dict[str, Tensor]) -> Tensor:
     return F.mse_loss(F.normalize(s["a"]) @ F.normalize(s["b"]).T, F.normalize(t["a"]) @ F.normalize(t["b"]).T)
 
 
+def class_prototype_correlation(s: dict[str, Tensor], t: dict[str, Tensor], y: dict[str, Tensor]) -> Tensor:
+    """The cosines of the classes' prototypes, over the classes that either type has."""
+    known = (y["a"].sum(dim=0) > 0)[:, None] & (y["b"].sum(dim=0) > 0)
+    of_student, of_teacher = (F.normalize(y["a"].T @ F.normalize(side["a"])) @ F.normalize(
+        y["b"].T @ F.normalize(side["b"])).T for side in (s, t))
+    return F.mse_loss(of_student[known], of_teacher[known])
+
+
 def local_structure(s: Tensor, t: Tensor, senders: Tensor, receivers: Tensor) -> Tensor:
     """One relation within one type, by scattered softmaxes."""
     return _of_relation((s, s), (t, t), senders, receivers)
@@ -185,4 +193,5 @@ PEERS: dict[str, Callable[..., Tensor]] = {
     "rkd_angle": rkd_angle, "similarity_preserving": similarity_preserving, "global_structure": global_structure,
     "type_pair_correlation": type_pair_correlation, "local_structure": local_structure,
     "typed_local_structure": typed_local_structure, "attention_map_kl": attention_map_kl,
+    "class_prototype_correlation": class_prototype_correlation,
 }  # fmt: skip

@@ -3,7 +3,7 @@
 One rule for all losses of single rows: mean over rows, sum over classes (mean over features where a docstring says so),
 times T² where class probabilities are softened. `where` is a row mask; with no row left the loss is 0 and its gradient
 finite. The teacher's arrays are constants. Arithmetic is float32 or wider. `weights`, where a loss has it, makes a
-weighted mean: of rows, types or relations.
+weighted mean: of rows, types or relations. `neighbour_shares` is no loss, but what one of them reads.
 """
 
 from hire_jax.losses.alignment import linear_cka
@@ -15,6 +15,7 @@ from hire_jax.losses.divergences import jensen_shannon, reverse_kl
 from hire_jax.losses.features import attention_transfer, cosine_embedding, hint, vid
 from hire_jax.losses.logits import bernoulli_kl, logit_mse, soft_target_kl
 from hire_jax.losses.neighbourhoods import local_structure, typed_local_structure
+from hire_jax.losses.prototypes import class_prototype_correlation, neighbour_shares
 from hire_jax.losses.relational import type_pair_correlation
 from hire_jax.losses.reliability import attention_reliability, correctness_reliability, entropy_reliability
 from hire_jax.losses.rkd import rkd_angle, rkd_distance
@@ -25,6 +26,7 @@ __all__ = [
     "attention_reliability",
     "attention_transfer",
     "bernoulli_kl",
+    "class_prototype_correlation",
     "contrastive",
     "correctness_reliability",
     "cosine_embedding",
@@ -37,6 +39,7 @@ __all__ = [
     "linear_cka",
     "local_structure",
     "logit_mse",
+    "neighbour_shares",
     "reverse_kl",
     "rkd_angle",
     "rkd_distance",

@@ -14,7 +14,8 @@ with W = [S, D, R], of width d_t + d_s, M = W_a J W_b' for one fixed signed perm
 
 Near sides then give small factors instead of a small difference, and equal ones nothing but rounding's
 square. One Gram matrix a type serves all its pairs. Both passes over the rows run in blocks that recompute
-unit rows, so that nothing of an embedding's size is kept but the gradient.
+unit rows, so that nothing of an embedding's size is kept but the gradient. Where row u weighs w_u, M is weighed by
+sqrt(w_u w_v), and it is G = W' diag(w) W and dL/dW = diag(w) W X.
 """
 
 from collections.abc import Callable
@@ -31,37 +32,45 @@ from hire_jax.losses._checks import Masks, Rows
 from hire_jax.losses._reduce import (
     HIGHEST,
     not_folded,
-    row_count,
     unit_rows,
     unit_rows_and_inverse_norms,
     working_dtype,
     zero_rows,
 )
+from hire_jax.losses._row_weights import RowWeights, total_weight, weighted_rows
 
 # Rows normalised and multiplied at a time. On a CPU 4096 to 16384 rows of width 64 differ little and longer
 # blocks leave the cache; on a GPU shorter ones would mean more launches.
 BLOCK_ROWS = 8192
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(4,))
+@partial(jax.custom_jvp, nondiff_argnums=(5,))
 def all_pairs(
-    student: Rows, teacher: Rows, where: Masks, importance: jax.Array, block_rows: int = BLOCK_ROWS
+    student: Rows,
+    teacher: Rows,
+    where: Masks,
+    importance: jax.Array,
+    row_weights: RowWeights | None = None,
+    block_rows: int = BLOCK_ROWS,
 ) -> jax.Array:
     """Mean over pairs of types, weighted by both their `importance`, of the mean squared difference of all cosines.
 
-    `student` {type: [N, d_s]}, `teacher` {type: [N, d_t]}, `where` {type: bool [N] or None} and `importance`
-    [types] come checked. One type alone is paired with itself. The derivative is with respect to `student` only.
+    `student` {type: [N, d_s]}, `teacher` {type: [N, d_t]}, `where` {type: bool [N] or None}, `importance` [types] and
+    `row_weights` {type: [N] or None}, None for 1 everywhere, come checked. One type alone is paired with itself. The
+    derivative is with respect to `student` only.
     """
-    return _value_and_weights(student, teacher, where, importance, block_rows=block_rows)[0]
+    row_weights = dict.fromkeys(student) if row_weights is None else row_weights
+    return _value_and_weights(student, teacher, where, importance, row_weights, block_rows=block_rows)[0]
 
 
 def _all_pairs_jvp(block_rows: int, primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
-    student, teacher, where, importance = primals
-    value, weights = _value_and_weights(student, teacher, where, importance, block_rows=block_rows)
+    student, teacher, where, importance, row_weights = primals
+    row_weights = dict.fromkeys(student) if row_weights is None else row_weights
+    value, weights = _value_and_weights(student, teacher, where, importance, row_weights, block_rows=block_rows)
     change = jnp.zeros_like(value)
     for weight, (t, tangent) in zip(weights, tangents[0].items(), strict=True):
         if not isinstance(tangent, SymbolicZero):
-            gradient = _row_gradient(student[t], teacher[t], where[t], weight, block_rows=block_rows)
+            gradient = _row_gradient(student[t], teacher[t], where[t], row_weights[t], weight, block_rows=block_rows)
             change += jnp.sum(gradient * tangent, dtype=value.dtype)
     return value, change
 
@@ -71,13 +80,14 @@ all_pairs.defjvp(_all_pairs_jvp, symbolic_zeros=True)
 
 @partial(jax.jit, static_argnames="block_rows")  # one compilation, also where the caller runs op by op
 def _value_and_weights(
-    student: Rows, teacher: Rows, where: Masks, importance: jax.Array, *, block_rows: int
+    student: Rows, teacher: Rows, where: Masks, importance: jax.Array, row_weights: RowWeights, *, block_rows: int
 ) -> tuple[jax.Array, jax.Array]:
     """The loss, and for each type the matrix X [types, w, w] of dL/dW = W X."""
     dtype = working_dtype(*student.values(), *teacher.values())
-    counts = jnp.stack([row_count(len(rows), where[t], dtype) for t, rows in student.items()])
-    counted = jnp.maximum(counts, 1)[:, None, None]
-    grams = jnp.stack([_gram(student[t], teacher[t], where[t], dtype, block_rows) for t in student]) / counted
+    counts = jnp.stack([total_weight(len(rows), where[t], row_weights[t], dtype) for t, rows in student.items()])
+    counted = jnp.maximum(counts, 1)[:, None, None]  # of weights the largest is 1: their sum is no less
+    sums = [_gram(student[t], teacher[t], where[t], row_weights[t], dtype, block_rows) for t in student]
+    grams = jnp.stack(sums) / counted
 
     present = counts > 0
     pairs = present[:, None] & present
@@ -100,24 +110,36 @@ def _value_and_weights(
 
 
 def _gram(
-    student: jax.Array, teacher: jax.Array, where: jax.Array | None, dtype: np.dtype, block_rows: int
+    student: jax.Array,
+    teacher: jax.Array,
+    where: jax.Array | None,
+    weights: jax.Array | None,
+    dtype: np.dtype,
+    block_rows: int,
 ) -> jax.Array:
-    """G = W'W over the rows inside `where`, [w, w]."""
+    """G = W' diag(weights) W over the rows inside `where`, [w, w]."""
     width = student.shape[1] + teacher.shape[1]
 
     def add(start: jax.Array | int, size: int, fresh: jax.Array | None, total: jax.Array) -> jax.Array:
         s, t = (_block(side, start, size, fresh, where).astype(dtype) for side in (student, teacher))
         stack = _stack(unit_rows(s), unit_rows(not_folded(t)))
-        return total + jnp.matmul(stack.T, stack, precision=HIGHEST)
+        weighted = weighted_rows(stack, _weights_of(weights, start, size))
+        return total + jnp.matmul(stack.T, weighted, precision=HIGHEST)
 
     return _over_blocks(len(student), block_rows, add, jnp.zeros((width, width), dtype))
 
 
 @partial(jax.jit, static_argnames="block_rows")
 def _row_gradient(
-    student: jax.Array, teacher: jax.Array, where: jax.Array | None, weight: jax.Array, *, block_rows: int
+    student: jax.Array,
+    teacher: jax.Array,
+    where: jax.Array | None,
+    row_weights: jax.Array | None,
+    weight: jax.Array,
+    *,
+    block_rows: int,
 ) -> jax.Array:
-    """Gradient [N, d_s] with respect to the student's rows where dL/dW = W `weight`, [w, w]."""
+    """Gradient [N, d_s] with respect to the student's rows where dL/dW = diag(row_weights) W `weight`, [w, w]."""
     k = min(student.shape[1], teacher.shape[1])
     # The student's unit rows enter W through S (factor 1/2), D (-1) and, where it is the wider side, R (1).
     to_units = 0.5 * weight[:, :k] - weight[:, k : 2 * k]
@@ -130,7 +152,7 @@ def _row_gradient(
         units, inverse_norms = unit_rows_and_inverse_norms(s)
         slopes = jnp.matmul(_stack(units, unit_rows(not_folded(t))), to_units, precision=HIGHEST)
         along = jnp.sum(slopes * units, axis=-1, keepdims=True)  # a longer row has the same cosines
-        block = inverse_norms * (slopes - along * units)
+        block = weighted_rows(inverse_norms * (slopes - along * units), _weights_of(row_weights, start, size))
         return lax.dynamic_update_slice_in_dim(gradient, block.astype(gradient.dtype), start, axis=0)
 
     return _over_blocks(len(student), block_rows, write, jnp.zeros_like(student))
@@ -151,6 +173,11 @@ def _block(
     if where is not None:
         block = zero_rows(block, lax.dynamic_slice_in_dim(where, start, size))
     return zero_rows(block, fresh)
+
+
+def _weights_of(weights: jax.Array | None, start: jax.Array | int, size: int) -> jax.Array | None:
+    """The weights of `size` rows from `start`."""
+    return None if weights is None else lax.dynamic_slice_in_dim(weights, start, size)
 
 
 def _over_blocks(rows: int, block_rows: int, step: Callable[..., jax.Array], carry: jax.Array) -> jax.Array:

@@ -1,5 +1,6 @@
 """Losses on relations between the embeddings of different node types."""
 
+import math
 from collections.abc import Mapping
 from typing import Literal, get_args
 
@@ -12,7 +13,8 @@ from jax.typing import ArrayLike
 from hire_jax.losses._all_pairs import all_pairs
 from hire_jax.losses._checks import Masks, Rows, check_group_weights, check_typed_rows
 from hire_jax.losses._edges import CheckedEdges, Edges, EdgeType, checked_edges
-from hire_jax.losses._reduce import mean_rows, not_folded, row_count, unit_rows, working_dtype, zero_rows
+from hire_jax.losses._reduce import mean_rows, not_folded, unit_rows, working_dtype, zero_rows
+from hire_jax.losses._row_weights import RowWeights, centred_rows, check_row_weights, total_weight, weighted_rows
 
 Variant = Literal["all_pairs", "prototype", "edges"]
 
@@ -25,6 +27,8 @@ def type_pair_correlation(
     edges: Edges | None = None,
     where: Mapping[str, ArrayLike] | None = None,
     weights: Mapping[str, ArrayLike] | Mapping[EdgeType, ArrayLike] | None = None,
+    centred: bool = False,
+    row_weights: Mapping[str, ArrayLike] | None = None,
 ) -> jax.Array:
     """HIRE's second-order term: the student keeps the teacher's correlations between node types.
 
@@ -41,15 +45,29 @@ def type_pair_correlation(
     - `"prototype"`: one vector a type, the mean over the same pairs.
     - `"edges"`: linked nodes only. Relations within one type are left out, because the term is about different types.
 
+    Rows may weigh w_v, for instance 1 / degree so that hubs do not count more than others. Every sum above over nodes
+    or edges is then a weighted one::
+
+        "all_pairs"  mean_ab  sum_uv w_u w_v (C_ab[u, v]^t - C_ab[u, v]^s)² / (sum_u w_u  sum_v w_v)
+        "prototype"  p_a = sum_v w_v H^_a[v] / sum_v w_v
+        "edges"      mean_r  sum_uv w_u w_v (C_ab[u, v]^t - C_ab[u, v]^s)² / sum_uv w_u w_v
+
+    With `centred`, cosines become correlations about each type's mean::
+
+        H_a[v] - sum_u w_u H_a[u] / sum_u w_u    in the place of    H_a[v]
+
     This is our reading, after the abstract's description: the paper's formulas were not at hand, and no
     public code of it exists.
 
     Cost: `"all_pairs"` O(N (D_s + D_t)²) time and no memory of an embedding's size but for the gradient, `"prototype"`
       O(N (D_s + D_t)) and `"edges"` O((N + E) (D_s + D_t)) time and memory, N and E of all types and relations.
+      `centred` adds memory of both embeddings' size.
     Use: on heterogeneous graphs, for what the teacher knows of one type's nodes in terms of another's; the student may
-      be narrower than the teacher.
+      be narrower than the teacher. `centred` where all rows of a type point much the same way, so that cosines hardly
+      differ; `row_weights` where a few hubs decide.
     Pitfalls: in `"edges"` a relation and its reverse are two relations, each with its own term: give one of them to
-      count every link once. Public codes of related losses, such as similarity preserving, form the matrix of one type
+      count every link once. Centred rows depend on the lengths of rows, which the cosines themselves do not, and a type
+      of one node has none. Public codes of related losses, such as similarity preserving, form the matrix of one type
       within a batch and normalise its rows instead of the embeddings'.
 
     Args:
@@ -62,22 +80,28 @@ def type_pair_correlation(
         counts where both its ends do. What other rows hold, NaN included, has no influence.
       weights: non-negative scalars for a weighted mean: {node type: w}, a pair of types weighing w_a w_b, or
         {(source, relation, destination): w} for `"edges"`. 1 where there is no entry; constants.
+      centred: whether to take the mean of a type's rows that count from each of them, before they get length 1. Not
+        with `"prototype"`.
+      row_weights: {node type: non-negative [N]}, constants; 0 leaves a row out, and a type without an entry weighs 1
+        everywhere. Only proportions within a type matter.
 
     Returns:
       A scalar from 0 to 4 without unit, float32 (float64 where an input is). A pair or relation of which
       nothing counts is left out of the mean; where none is left, the loss is 0 with a zero gradient. A row of
-      zeros has cosine 0 with all others and a zero gradient. An edge index outside its type raises where
-      indices are known, and makes the loss NaN under `jax.jit`.
+      zeros, or with `centred` one at its type's mean, has cosine 0 with all others, and its direction no gradient. An
+      edge index outside its type raises where indices are known, and makes the loss NaN under `jax.jit`.
 
       `"all_pairs"` is never negative. Its float32 error was measured below 1e-6 in absolute terms. Where the
       sides differ row by row it is also below 1e-6 / r times the value, r the root mean square difference of
       unit rows; equal inputs give about 1e-15. Agreement up to a common rotation is seen only to the absolute
-      error. A row's gradient was off by less than 1e-6 / (N · the row's norm).
+      error. A row's gradient was off by less than 1e-6 / (N · the row's norm), with `row_weights` by its share of the
+      weights in the place of 1 / N. With `centred` this holds of the centred rows, of which rounding leaves fewer
+      digits the shorter they are beside their mean.
 
     Raises:
-      ValueError: an unknown variant; `edges` missing, or given to another variant; fewer than two node types,
-        or no relation between different ones; types, row counts, widths, masks, weights or edges that do not fit
-        together.
+      ValueError: an unknown variant; `edges` missing, or given to another variant; `centred` with `"prototype"`; fewer
+        than two node types, or no relation between different ones; negative row weights; types, row counts, widths,
+        masks, weights or edges that do not fit together.
 
     References:
       HIRE: Distilling High-order Relational Knowledge From Heterogeneous Graph Neural Networks.
@@ -88,30 +112,48 @@ def type_pair_correlation(
     if (edges is not None) != (variant == "edges"):
         given = "None" if edges is None else "edges"
         raise ValueError(f"edges: expected with variant='edges' only, got {given} with variant={variant!r}")
+    if centred and variant == "prototype":
+        raise ValueError("centred: expected False with variant='prototype', which compares the means of rows that "
+                         "centring takes away, got True")
     students, teachers, masks = check_typed_rows(student, teacher, where)
     if len(students) < 2:
         raise ValueError(f"student: expected at least two node types to correlate, got {list(students)}")
     teachers = {t: lax.stop_gradient(rows) for t, rows in teachers.items()}
+    masks, of_rows = check_row_weights(row_weights, masks, students)
+    if centred:
+        students, teachers = _centred(students, teachers, masks, of_rows)
 
     if edges is not None:
         relations = _between_types(edges, students)
-        return _edges(students, teachers, masks, relations, check_group_weights(weights, list(relations)))
+        return _edges(students, teachers, masks, relations, check_group_weights(weights, list(relations)), of_rows)
     of_types = check_group_weights(weights, list(students))
     if variant == "prototype":
-        return _prototype(students, teachers, masks, of_types)
-    return all_pairs(students, teachers, masks, of_types)
+        return _prototype(students, teachers, masks, of_types, of_rows)
+    return all_pairs(students, teachers, masks, of_types, of_rows)
+
+
+@jax.jit
+def _centred(student: Rows, teacher: Rows, where: Masks, row_weights: RowWeights) -> tuple[Rows, Rows]:
+    dtype = working_dtype(*student.values(), *teacher.values())
+    teacher = {t: not_folded(rows) for t, rows in teacher.items()}
+    student, teacher = ({t: centred_rows(rows.astype(dtype), where[t], row_weights[t]) for t, rows in side.items()}
+                        for side in (student, teacher))
+    return student, teacher
 
 
 @jax.jit  # one compilation, also where the caller runs op by op
-def _prototype(student: Rows, teacher: Rows, where: Masks, weights: jax.Array) -> jax.Array:
+def _prototype(
+    student: Rows, teacher: Rows, where: Masks, weights: jax.Array, row_weights: RowWeights
+) -> jax.Array:
     dtype = working_dtype(*student.values(), *teacher.values())
-    counts = jnp.stack([row_count(len(rows), where[t], dtype) for t, rows in student.items()])
+    counts = jnp.stack([total_weight(len(rows), where[t], row_weights[t], dtype) for t, rows in student.items()])
     teacher = {t: not_folded(rows) for t, rows in teacher.items()}
     first, second = np.triu_indices(len(student), k=1)
 
     def cosines(side: Rows) -> jax.Array:
         """One a pair of types, [pairs]. The sum of unit rows points where their mean does."""
-        sums = [jnp.sum(_units(rows, where[t], dtype), axis=0) for t, rows in side.items()]
+        sums = [jnp.sum(weighted_rows(_units(rows, where[t], dtype), row_weights[t]), axis=0)
+                for t, rows in side.items()]
         prototypes = unit_rows(jnp.stack(sums))
         return jnp.sum(prototypes[first] * prototypes[second], axis=-1)
 
@@ -122,7 +164,7 @@ def _prototype(student: Rows, teacher: Rows, where: Masks, weights: jax.Array) -
 
 @jax.jit
 def _edges(
-    student: Rows, teacher: Rows, where: Masks, edges: CheckedEdges, weights: jax.Array
+    student: Rows, teacher: Rows, where: Masks, edges: CheckedEdges, weights: jax.Array, row_weights: RowWeights
 ) -> jax.Array:
     dtype = working_dtype(*student.values(), *teacher.values())
     teacher = {t: not_folded(rows) for t, rows in teacher.items()}
@@ -132,7 +174,8 @@ def _edges(
         counted = _take_mask(where[source], senders) & _take_mask(where[destination], receivers)
         of_student = jnp.sum(_take(s[source], senders) * _take(s[destination], receivers), axis=-1)
         of_teacher = jnp.sum(_take(t[source], senders) * _take(t[destination], receivers), axis=-1)
-        means.append(mean_rows(jnp.square(of_teacher - of_student), counted))
+        of_edges = _edge_weights(row_weights[source], senders, row_weights[destination], receivers)
+        means.append(mean_rows(jnp.square(of_teacher - of_student), counted, of_edges))
         present.append(jnp.any(counted))
     return mean_rows(jnp.stack(means), jnp.stack(present) & (weights != 0), weights)
 
@@ -151,6 +194,15 @@ def _take_mask(where: jax.Array | None, index: jax.Array) -> jax.Array:
     if where is None:
         return jnp.ones(index.shape, bool)
     return where.at[index].get(mode="fill", fill_value=True)
+
+
+def _edge_weights(
+    of_sources: jax.Array | None, senders: jax.Array, of_destinations: jax.Array | None, receivers: jax.Array
+) -> jax.Array | None:
+    """The product of both ends' weights, None where neither has any. An index outside weighs 1, as it counts."""
+    ends = [w.at[index].get(mode="fill", fill_value=1)
+            for w, index in ((of_sources, senders), (of_destinations, receivers)) if w is not None]
+    return math.prod(ends[1:], start=ends[0]) if ends else None
 
 
 def _between_types(edges: Edges, rows: Rows) -> CheckedEdges:

@@ -12,12 +12,15 @@ from hire_jax.terms import RELATIONS
 
 def check_objective(objective: Objective, source: BatchSource) -> None:
     """Raises ValueError for terms that batches cannot give, and for a source without what the terms read."""
-    edges = [name for name in ("attention_map_kl", *RELATIONS) if name in objective.terms]
-    if objective.variant == "edges" and "type_pair_correlation" in objective.terms:
-        edges.append("type_pair_correlation with variant='edges'")
+    edges = [f"{name} compares the ends of" for name in ("attention_map_kl", *RELATIONS) if name in objective.terms]
+    if "type_pair_correlation" in objective.terms:
+        if objective.variant == "edges":
+            edges.append("type_pair_correlation with variant='edges' compares the ends of")
+        if objective.hubs is not None:
+            edges.append(f"type_pair_correlation with hubs={objective.hubs!r} counts")
     if edges:
-        raise ValueError(f"{edges[0]} compares the ends of edges, which a teacher's rows do not have; terms on rows of "
-                         "nodes can be distilled in batches")
+        raise ValueError(f"{edges[0]} edges, which a teacher's rows do not have; terms on rows of nodes can be "
+                         "distilled in batches")
     if not objective.terms:
         raise ValueError("the objective has no term with a weight")
     if source.labels is None:

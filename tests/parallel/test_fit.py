@@ -273,6 +273,7 @@ def test_what_is_refused(host, planted, training, validation, tmp_path):
             ({"objective": Objective(soft_target_kl=1.0)}, "no teacher=: TeacherRows"),
             ({"objective": Objective(attention_map_kl=1.0)}, "attention_map_kl compares the ends of edges"),
             ({"objective": Objective(type_pair_correlation=1.0, variant="edges")}, "variant='edges' compares the ends"),
+            ({"objective": Objective(type_pair_correlation=1.0, hubs="degree")}, "hubs='degree' counts edges, which"),
             ({"objective": Objective(supervised=0.0)}, "no term with a weight"),
             ({"epochs": 0}, "epochs must be at least 1, got 0"),
             ({"every": 5}, "every is given, but no checkpoints="),

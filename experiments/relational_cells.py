@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -56,62 +56,49 @@ class Setup:
         """Of the data under the condition."""
         return fingerprint(self.data)
 
+    @cached_property
+    def types(self) -> list[str]:
+        """The node types of the hidden layer. Raises ValueError where there are not two of them."""
+        model = build(self.model, self.networks["student"], self.data)
+        output: Any = jax.eval_shape(lambda graph: model.init_with_output(jax.random.key(0), graph)[0], self.data.graph)
+        return list(matched_layers(output.hidden, output.hidden, None, "type_pair_correlation")[0][0])
+
     def teacher(self) -> Job:
         """The teacher, with all seeds."""
         return self._job("teacher", "teacher", STUDENT, TEACHER_SEED)
 
     def student(self, objective: hj.Objective) -> Job:
-        """A student of the teacher, or a plain one where the objective has no term of a teacher."""
-        job = self._job("student", "student", objective, 0)
-        if not objective.needs_teacher:
-            return job
-        teacher = self.teacher().config
+        """A student beside the teacher, which a plain one does not learn from but is compared with."""
+        job, teacher = self._job("student", "student", objective, 0), self.teacher().config
         return dataclasses.replace(job, config={**job.config, "teacher": key(teacher)}, teacher=teacher)
 
     def plan(self, study: Study) -> list[Job]:
-        """The cells of a study under this condition: teacher, plain student, node-level term, and every other term
-        alone and with it."""
-        pairs = [dataclasses.replace(hj.Objective(type_pair_correlation=beta), group_weights=only)
-                 for beta in study.pairs for only in self.each_pair()]
-        terms = [*study.terms, *pairs]
-        both = [with_node_level(term) for term in terms]
-        return [self.teacher(), *(self.student(objective) for objective in (STUDENT, NODE, *terms, *both))]
+        """The cells of a study under this condition."""
+        return [self.teacher(), *(self.student(objective) for objective in objectives(study, self.types))]
 
-    def each_pair(self) -> list[dict[str, float]]:
-        """For every pair of node types of the hidden layer the weights that leave it alone."""
-        types = self._hidden_types()
-        return [{name: 0.0 for name in types if name not in pair} for pair in itertools.combinations(types, 2)]
+    def outputs(self, store: ResultStore, tracker: Tracker, done: float) -> hj.ModelOutput:
+        """What the teachers of all seeds say. They are trained where their parameters are missing."""
+        config = self.teacher().config
+        if store.load_arrays(key(config)) is None:
+            self.train(self.teacher(), None, store, tracker, done, record=store.finished(config) is None)
+        return hj.predict(build(self.model, self.networks["teacher"], self.data), stored_parameters(config, store),
+                          self.data.graph)
 
-    def train(self, job: Job, store: ResultStore, tracker: Tracker, done: float, *, record: bool = True) -> None:
-        """Trains one cell and puts it on disk; first its teacher again where the parameters of that are lost."""
-        network, taught = job.network, job.label != "teacher"
-        # Plain students are compared with the teacher too, but learn nothing from it.
-        teacher = self._teacher_outputs(store, tracker, done) if taught else None
-        model = build(self.model, network, self.data)
+    def train(self, job: Job, teacher: hj.ModelOutput | None, store: ResultStore, tracker: Tracker, done: float, *,
+              record: bool = True) -> None:
+        """Trains one cell and puts it on disk: a teacher, or with the `outputs` of one a student."""
+        network, model = job.network, build(self.model, job.network, self.data)
 
         def facts(result: hj.FitResult) -> Mapping[str, Any]:
             return {} if teacher is None else {"distances": distances(
                 hj.predict(model, result.params, self.data.graph), teacher)}
 
-        train_cell(f"{self.dataset_name}, {self.model}, {self.condition}, {job.label}", job.config, store, tracker,
-                   done, keep=not taught, record=record, facts=facts, model=model, dataset=self.data,
-                   objective=job.objective, teacher=None if job.teacher is None else teacher,
+        train_cell(f"{self.condition}, {words(job.objective) if teacher is not None else job.label}", job.config, store,
+                   tracker, done, keep=teacher is None, record=record, facts=facts, model=model, dataset=self.data,
+                   objective=job.objective, teacher=teacher if job.objective.needs_teacher else None,
                    seeds=range(job.config["first_seed"], job.config["first_seed"] + self.seeds), epochs=network.epochs,
                    patience=network.patience, monitor=network.monitor, learning_rate=network.learning_rate,
                    weight_decay=network.weight_decay, devices=self.devices)
-
-    def _teacher_outputs(self, store: ResultStore, tracker: Tracker, done: float) -> hj.ModelOutput:
-        config = self.teacher().config
-        if store.load_arrays(key(config)) is None:
-            self.train(self.teacher(), store, tracker, done, record=store.finished(config) is None)
-        return hj.predict(build(self.model, self.networks["teacher"], self.data), stored_parameters(config, store),
-                          self.data.graph)
-
-    def _hidden_types(self) -> list[str]:
-        """The node types of the hidden layer that is matched."""
-        model = build(self.model, self.networks["student"], self.data)
-        output: Any = jax.eval_shape(lambda graph: model.init_with_output(jax.random.key(0), graph)[0], self.data.graph)
-        return list(matched_layers(output.hidden, output.hidden, None, "type_pair_correlation")[0][0])
 
     def _job(self, label: str, role: str, objective: hj.Objective, first_seed: int) -> Job:
         network = self.networks[role]
@@ -122,19 +109,50 @@ class Setup:
             "seeds": self.seeds, "first_seed": first_seed})
 
 
+def objectives(study: Study, types: Sequence[str]) -> list[hj.Objective]:
+    """The objectives of a study: plain student, node-level term, every other term alone, and every one with it."""
+    pairs = [hj.Objective(type_pair_correlation=beta, group_weights={name: 0.0 for name in types if name not in pair})
+             for beta in study.pairs for pair in itertools.combinations(types, 2)]
+    terms = [dataclasses.replace(term, **study.common) for term in (*study.terms, *pairs)]
+    references = [dataclasses.replace(reference, **study.common) for reference in (STUDENT, NODE)]
+    return [*references, *terms, *(with_node_level(term) for term in terms)]
+
+
 def with_node_level(term: hj.Objective) -> hj.Objective:
     """A term on top of the node-level one."""
     return dataclasses.replace(term, soft_target_kl=NODE.soft_target_kl, temperature=NODE.temperature)
 
 
+def words(objective: hj.Objective) -> str:
+    """What a student is taught by."""
+    said = ["node-level"] if objective.soft_target_kl else []
+    if objective.type_pair_correlation:
+        options = [f"beta {objective.type_pair_correlation:g}"]
+        if objective.variant != "all_pairs":
+            options.append({"prototype": "prototypes", "edges": "ends of edges"}[objective.variant])
+        if objective.layers is not None:
+            options.append(f"layer{'s' * (len(objective.layers) > 1)} {' and '.join(map(str, objective.layers))}")
+        if objective.centred:
+            options.append("about the mean")
+        if objective.hubs is not None:
+            options.append("hubs weighed down")
+        if objective.group_weights:
+            options.append(f"without {' and '.join(str(name) for name, _ in objective.group_weights)}")
+        said.append(", ".join(options))
+    for name, weight in dict(objective.others).items():
+        said.append(f"beta {weight}, {'prototypes of classes' if name == 'class_prototype_correlation' else name}")
+    return " + ".join(said) or "labels alone"
+
+
+
 def distances(students: hj.ModelOutput, teachers: hj.ModelOutput) -> dict[str, float]:
     """{"a - b": how far the students' correlations of two node types are from their teachers'}, the mean over seeds.
 
-    The value of the relation-level term of one pair of types (all nodes with all nodes, hidden layer).
+    The value of the relation-level term of one pair of types: all nodes with all nodes, first hidden layer.
     """
-    [(s, t), *_] = matched_layers(students.hidden, teachers.hidden, None, "type_pair_correlation")
+    s, t = matched_layers(students.hidden, teachers.hidden, None, "type_pair_correlation")[0]
     found = {}
-    for a, b in itertools.combinations(s, 2):
+    for a, b in itertools.combinations(list(s), 2):
         each = jax.vmap(type_pair_correlation)({a: s[a], b: s[b]}, {a: t[a], b: t[b]})
         found[f"{a} - {b}"] = float(np.mean(each))
     return found

@@ -55,8 +55,9 @@ class Objective:
       group_weights: of the relation-level term, {node type: weight}, or {edge type: weight} with variant "edges".
       centred: of the relation-level term, whether rows are taken about their type's mean: `losses.
         type_pair_correlation`. Not with variant "prototype". In batches the mean is that of the batch's rows.
-      hubs: "degree" weighs each node of the relation-level term by 1 / its number of edges, over all relations given
-        and at either end, so that a node of many edges counts less than one of few.
+      hubs: "degree" weighs each node of the relation-level term by 1 / max(1, its number of edges), over all relations
+        given and at either end, so that a node of many edges counts less than one of few. A relation and its reverse
+        both count.
       uncertainty: learns a log variance s_k a term beside the student: the sum over terms of
         (exp(-s_k) w_k L_k + s_k) / 2 (arXiv 1705.07115). A term that can reach 0 drives its own weight up. `fit`'s
         weight decay pulls s towards 0 as it does parameters.
@@ -81,7 +82,6 @@ class Objective:
     uncertainty: bool = dataclasses.field(default=False, metadata=LATER)
     pcgrad: bool = dataclasses.field(default=False, metadata=LATER)
     others: Mapping[str, Weight] | tuple[tuple[str, Weight], ...] = dataclasses.field(default=(), metadata=LATER)
-
     centred: bool = dataclasses.field(default=False, metadata=LATER)
     hubs: Literal["degree"] | None = dataclasses.field(default=None, metadata=LATER)
 

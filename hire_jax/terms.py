@@ -113,6 +113,9 @@ def other(name: str, student: Any, teacher: Any, labels: jax.Array, *, temperatu
     pairs = matched_layers(student.hidden, teacher.hidden, layers, name)
     if name == "class_prototype_correlation":
         shares = class_shares(student, teacher, edges, multilabel=labels.ndim == 2)
+        if len(shares) < 2:
+            raise ValueError(f"{name} carries classes along edges from the target {next(iter(shares))!r} to other node "
+                             f"types, but none of {sorted(edges or {})} leads away from it")
         values = [losses.class_prototype_correlation(s, t, {a: shares[a] for a in s if a in shares}) for s, t in pairs]
     else:
         values = [losses.typed_local_structure(s, t, _needed(edges, s, name)) for s, t in pairs]

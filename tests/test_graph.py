@@ -379,9 +379,13 @@ def test_add_reverse_relations(awkward):
 def test_reverse_of_edge_features_a_symmetric_relation_and_a_taken_name():
     symmetric = HeteroGraph.from_arrays({"a": 3}, {("a", "r", "a"): [[0, 1, 2], [1, 0, 2]]})
     assert symmetric.add_reverse_relations().edge_types == (("a", "r", "a"),)
+    assert symmetric.reverse_of(("a", "r", "a")) == ("a", "r", "a")
     weighted = HeteroGraph.from_arrays({"a": 3, "b": 2}, {("a", "r", "b"): [[2, 0], [0, 1]]},
                                        edge_features={("a", "r", "b"): [20.0, 1]})
-    back = weighted.add_reverse_relations(prefix="back_").relations["b", "back_r", "a"]
+    assert weighted.reverse_of(("a", "r", "b")) is None
+    both = weighted.add_reverse_relations(prefix="back_")
+    assert both.reverse_of(("a", "r", "b")) == ("b", "back_r", "a")
+    back = both.relations["b", "back_r", "a"]
     assert (back.senders.tolist(), back.receivers.tolist(), back.edges.tolist()) == ([1, 0], [0, 2], [1, 20])
     taken = HeteroGraph.from_arrays({"a": 3, "b": 2}, {("a", "r", "b"): [[2], [0]], ("b", "rev_r", "a"): [[0], [0]]})
     with pytest.raises(GraphError, match=re.escape("relation (b, rev_r, a) exists already")):

@@ -127,7 +127,7 @@ def test_the_teacher_is_a_constant_and_every_term_moves_the_student():
     ({"class_prototype_correlation": 1.0}, {"edges": None}, "class_prototype_correlation needs edges= among ['a', 'b'],"
                                                             " got edges of []"),
     ({"class_prototype_correlation": 1.0}, {"edges": {("b", "s", "b"): EDGES["b", "s", "b"]}},
-     "classes: expected shares of at least two node types among ['a', 'b'], got ['a']"),
+     "class_prototype_correlation carries classes along edges from the target 'a' to other node types, but none of"),
     ({"typed_local_structure": 1.0}, {"edges": None}, "typed_local_structure needs edges= among ['a', 'b'], got edges "
                                                       "of []"),
     ({"typed_local_structure": 1.0}, {"student": output(1, 3, layers=1), "teacher": output(2, 5, layers=1)},

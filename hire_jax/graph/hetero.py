@@ -209,20 +209,28 @@ class HeteroGraph:
         A relation keeps as it is when one with the same edges reversed is there already (a symmetric relation
         within one type is its own reverse). Edge features go along.
         """
-        edges = self.host_edges()
-        reversed_sets = {edge_type: _sorted_pairs(array[::-1]) for edge_type, array in edges.items()}
-        pairs = {edge_type: _sorted_pairs(array) for edge_type, array in edges.items()}
         new, attributes = {}, {}
-        for (source, relation, destination), array in edges.items():
-            edge_type = (source, relation, destination)
-            if any((s, d) == (destination, source) and np.array_equal(pairs[s, r, d], reversed_sets[edge_type])
-                   for s, r, d in self.edge_types):
+        for edge_type, array in self.host_edges().items():
+            if self.reverse_of(edge_type) is not None:
                 continue
+            source, relation, destination = edge_type
             reverse = (destination, prefix + relation, source)
             new[reverse] = array[::-1]
             if (features := self.relations[edge_type].edges) is not None:
                 attributes[reverse] = np.asarray(features)
         return self.add_relations(new, attributes) if new else self
+
+    def reverse_of(self, edge_type: EdgeType) -> EdgeType | None:
+        """The relation that has the same edges the other way, itself if it is symmetric; None where there is none."""
+        def pairs(name: EdgeType) -> np.ndarray:
+            return np.stack([np.asarray(self.relations[name].senders), np.asarray(self.relations[name].receivers)])
+
+        candidates = [other for other in self.edge_types if (other[0], other[2]) == (edge_type[2], edge_type[0])
+                      and self.num_edges[other] == self.num_edges[edge_type]]
+        if not candidates:
+            return None
+        wanted = _sorted_pairs(pairs(edge_type)[::-1])
+        return next((other for other in candidates if np.array_equal(_sorted_pairs(pairs(other)), wanted)), None)
 
     def keep_features(self, types: Sequence[str]) -> "HeteroGraph":
         """The same graph in which only `types` have features; models give the others a learned row a node.

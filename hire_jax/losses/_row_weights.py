@@ -27,7 +27,8 @@ def check_row_weights(
 ) -> tuple[Masks, RowWeights]:
     """The masks, less the rows of weight 0, and the weights, a type's largest that counts 1.
 
-    Only their proportions matter within a type, and so neither sums nor products of two overflow.
+    Only their proportions matter within a type, and so neither sums nor products of two overflow. Where one that counts
+    is not finite, all are NaN.
     """
     given = {} if row_weights is None else row_weights
     if not isinstance(given, Mapping):
@@ -40,7 +41,10 @@ def check_row_weights(
         w = non_negative(f"row_weights[{t!r}]", value)
         if w.shape != (len(rows[t]),):
             raise ValueError(f"row_weights[{t!r}]: expected shape ({len(rows[t])},), one number a row, got {w.shape}")
-        masks[t], weights[t] = _scaled(w, where[t])
+        masks[t], scaled = _scaled(w, where[t])
+        weights[t] = scaled
+        if not isinstance(scaled, jax.core.Tracer) and bool(jnp.isnan(scaled).any()):
+            raise ValueError(f"row_weights[{t!r}]: expected finite numbers in the rows that count, got {w}")
     return masks, weights
 
 
@@ -49,7 +53,7 @@ def _scaled(weights: jax.Array, where: jax.Array | None) -> tuple[jax.Array, jax
     weights = zero_rows(weights.astype(jnp.promote_types(weights.dtype, jnp.float32)), where)
     counted = weights != 0
     peak = jnp.max(weights, initial=0)
-    return counted, weights / jnp.where(peak == 0, 1, peak)
+    return counted, weights / jnp.where(peak == 0, 1, jnp.where(jnp.isfinite(peak), peak, jnp.nan))
 
 
 def total_weight(rows: int, where: jax.Array | None, weights: jax.Array | None, dtype: jnp.dtype) -> jax.Array:

@@ -158,7 +158,7 @@ def _prototype(
         return jnp.sum(prototypes[first] * prototypes[second], axis=-1)
 
     of_pairs = weights[first] * weights[second]
-    present = (counts[first] > 0) & (counts[second] > 0) & (of_pairs != 0)
+    present = (counts[first] != 0) & (counts[second] != 0) & (of_pairs != 0)  # NaN is to be seen
     return mean_rows(jnp.square(cosines(teacher) - cosines(student)), present, of_pairs)
 
 
@@ -174,7 +174,7 @@ def _edges(
         counted = _take_mask(where[source], senders) & _take_mask(where[destination], receivers)
         of_student = jnp.sum(_take(s[source], senders) * _take(s[destination], receivers), axis=-1)
         of_teacher = jnp.sum(_take(t[source], senders) * _take(t[destination], receivers), axis=-1)
-        of_edges = _edge_weights(row_weights[source], senders, row_weights[destination], receivers)
+        of_edges = _edge_weights(row_weights[source], senders, row_weights[destination], receivers, counted)
         means.append(mean_rows(jnp.square(of_teacher - of_student), counted, of_edges))
         present.append(jnp.any(counted))
     return mean_rows(jnp.stack(means), jnp.stack(present) & (weights != 0), weights)
@@ -197,10 +197,21 @@ def _take_mask(where: jax.Array | None, index: jax.Array) -> jax.Array:
 
 
 def _edge_weights(
-    of_sources: jax.Array | None, senders: jax.Array, of_destinations: jax.Array | None, receivers: jax.Array
+    of_sources: jax.Array | None,
+    senders: jax.Array,
+    of_destinations: jax.Array | None,
+    receivers: jax.Array,
+    counted: jax.Array,
 ) -> jax.Array | None:
-    """The product of both ends' weights, None where neither has any. An index outside weighs 1, as it counts."""
-    ends = [w.at[index].get(mode="fill", fill_value=1)
+    """The product of both ends' weights, None where neither has any. An index outside weighs 1, as it counts.
+
+    Each end's are taken relative to the largest of the edges that count: a product of small ones would vanish.
+    """
+    def relative(w: jax.Array) -> jax.Array:
+        peak = jnp.max(jnp.where(counted, w, 0), initial=0)
+        return w / jnp.where(peak == 0, 1, peak)
+
+    ends = [relative(w.at[index].get(mode="fill", fill_value=1))
             for w, index in ((of_sources, senders), (of_destinations, receivers)) if w is not None]
     return math.prod(ends[1:], start=ends[0]) if ends else None
 

@@ -248,7 +248,28 @@ def test_an_index_outside_is_seen_under_jit():
     assert np.isnan(evaluate(("edges", False), student, teacher, edges=outside)[0])
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_weight_that_is_no_number_is_seen_under_jit_where_its_row_counts(form, bad):
+    student, teacher = rows(27, 3), rows(28, 4)
+    weights = {"a": np.array([1, 1, bad, 1, 1, 1.0])}
+    assert np.isnan(evaluate(form, student, teacher, weights=weights)[0])
+    where = WHERE | {"a": np.array([True, True, False, True, True, True])}
+    assert np.isfinite(evaluate(form, student, teacher, where=where, weights=weights)[0])
+
+
+def test_only_the_proportions_of_weights_matter_however_small_those_of_linked_nodes_are():
+    """Node 5 of type a, which has no edge, weighs 1 where the others weigh 1e-24."""
+    sides = single(rows(29, 3), rows(30, 4))
+    edges = {("a", "to", "b"): (np.array([0, 1, 2]), np.array([0, 1, 2]))}
+    small = {"a": np.array([1e-24] * 5 + [1], "f4"), "b": np.array([1e-24] * 3 + [1], "f4")}
+    found, expected = (type_pair_correlation(*sides, variant="edges", edges=edges, row_weights=weights)
+                       for weights in (small, None))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize(("change", "message"), [
+    ({"row_weights": {"b": np.array([1, np.inf, 1, 1])}}, r"row_weights\['b'\]: expected finite numbers in the rows"),
     ({"centred": True, "variant": "prototype"}, "centred: expected False with variant='prototype'.*got True"),
     ({"row_weights": [1]}, "row_weights: expected a dictionary by node type, got list"),
     ({"row_weights": {"d": np.ones(3)}}, r"row_weights: expected node types among \['a', 'b', 'c'\], got \['d'\]"),

@@ -83,7 +83,8 @@ def type_pair_correlation(
       centred: whether to take the mean of a type's rows that count from each of them, before they get length 1. Not
         with `"prototype"`.
       row_weights: {node type: non-negative [N]}, constants; 0 leaves a row out, and a type without an entry weighs 1
-        everywhere. Only proportions within a type matter.
+        everywhere. Only proportions within a type matter. One of a row that counts and that is not finite raises where
+        it is known, and makes the loss NaN under `jax.jit`.
 
     Returns:
       A scalar from 0 to 4 without unit, float32 (float64 where an input is). A pair or relation of which

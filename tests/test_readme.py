@@ -1,5 +1,6 @@
 """The README's Python examples run as they stand, and its two commands are the ones that are tested."""
 
+import csv
 import re
 from pathlib import Path
 
@@ -34,6 +35,28 @@ def test_commands_are_complete(command):
 
 def test_continuous_integration_reads_the_command_from_here():
     assert "README.md" in (ROOT / ".ci" / "run").read_text()
+
+
+def main_rows():
+    """The rows of the README's HIRE table, from the committed results."""
+    with open(ROOT / "experiments" / "results" / "tables" / "hire.csv", newline="") as file:
+        cells = {(row["dataset"], row["model"], row["method"]): row for row in csv.DictReader(file)}
+
+    def score(row):
+        return f"{100 * float(row['test_macro_f1_mean']):.1f} ± {100 * float(row['test_macro_f1_sd']):.1f}"
+
+    for dataset, model in dict.fromkeys(name[:2] for name in cells):
+        teacher, student, node, hire = (cells[dataset, model, method] for method in
+                                        ("teacher", "student", "node-level", "HIRE"))
+        mean, low, high = (f"{100 * float(hire[f'difference_{name}']):+.1f}" for name in ("mean", "low", "high"))
+        yield " | ".join(["", dataset, model, *map(score, (teacher, student, node, hire)), f"{mean} [{low}, {high}]",
+                          hire["p (Holm)"], ""]).strip()
+
+
+def test_the_main_rows_of_the_tables_are_the_committed_ones():
+    rows = list(main_rows())
+    found = [line for line in TEXT.splitlines() if re.match(r"\| (imdb|acm|dblp)_", line)]
+    assert found == rows and len(rows) >= 8
 
 
 def test_links_point_to_files():

@@ -140,7 +140,7 @@ def words(objective: hj.Objective) -> str:
             options.append(f"without {' and '.join(str(name) for name, _ in objective.group_weights)}")
         said.append(", ".join(options))
     for name, weight in dict(objective.others).items():
-        said.append(f"beta {weight}, {'prototypes of classes' if name == 'class_prototype_correlation' else name}")
+        said.append(f"beta {weight:g}, {'prototypes of classes' if name == 'class_prototype_correlation' else name}")
     return " + ".join(said) or "labels alone"
 
 

@@ -135,6 +135,7 @@ def test_a_pair_by_itself_is_the_term_of_two_types(setup, rng):
     (weighed(10.0, variant="edges", layers=(0, 1))[0], "beta 10, ends of edges, layers 0 and 1"),
     (weighed(1.0, centred=True, hubs="degree")[0], "beta 1, about the mean, hubs weighed down"),
     (with_node_level(weighed(1.0, group_weights={"movie": 0.0})[0]), "node-level + beta 1, without movie"),
+    (hj.Objective(others={"class_prototype_correlation": 10.0}), "beta 10, prototypes of classes"),
 ])
 def test_a_row_says_what_taught_the_student(objective, said):
     assert words(objective) == said

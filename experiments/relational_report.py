@@ -160,8 +160,9 @@ def draw(rows: Sequence[Row], path: Path, title: str) -> Path:
                               markersize=4, capsize=3,
                               color="#0072B2" if row.corrected is not None and row.corrected < 0.05 else "#8C8C8C")
             axes.axvline(0, color="0.6", linewidth=0.8)
-            names = [row.name if row.condition == "as it is" else f"{row.condition}: {row.name}" for row, _ in points]
-            axes.set_yticks(range(len(points)), [name.removeprefix("node-level + ") for name in names], fontsize=7)
+            names = [("" if row.condition == "as it is" else f"{row.condition}: ")
+                     + row.name.removeprefix("node-level + ") for row, _ in points]
+            axes.set_yticks(range(len(points)), names, fontsize=7)
             axes.invert_yaxis()
             what = "alone, to the plain student" if beside == words(STUDENT) else "with node-level, to that term alone"
             axes.set(title=what, xlabel="points of test macro-F1, mean and 95 % interval")

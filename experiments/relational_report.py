@@ -163,7 +163,7 @@ def draw(rows: Sequence[Row], path: Path, title: str) -> Path:
             names = [("" if row.condition == "as it is" else f"{row.condition}: ")
                      + row.name.removeprefix("node-level + ") for row, _ in points]
             axes.set_yticks(range(len(points)), names, fontsize=7)
-            axes.invert_yaxis()
+            axes.set_ylim(len(points) - 0.5, -0.5)
             what = "alone, to the plain student" if beside == words(STUDENT) else "with node-level, to that term alone"
             axes.set(title=what, xlabel="points of test macro-F1, mean and 95 % interval")
             axes.grid(axis="x", color="0.92")

@@ -36,10 +36,12 @@ def rank_figure(found: Ranking, path: Path) -> Path:
     names = sorted(found.ranks, key=lambda name: found.ranks[name])
     ranks = [found.ranks[name] for name in names]
     half = (len(names) + 1) // 2
-    with hj.figures.new_figure(path, (6.4, 1.5 + 0.26 * half)) as figure:
+    joined = cliques(ranks, found.critical_difference)
+    first_name = -1.2 - 0.18 * max(0, len(joined) - 1)  # below the bars
+    with hj.figures.new_figure(path, (6.4, 1.5 + 0.26 * (half - 1.2 - first_name))) as figure:
         axes = figure.subplots()
-        margin = 0.28 * len(names)  # for names beside the axis
-        axes.set(xlim=(1 - margin, len(names) + margin), ylim=(-half - 1.2, 1.6), yticks=[])
+        margin = 0.38 * len(names)  # for names beside the axis
+        axes.set(xlim=(1 - margin, len(names) + margin), ylim=(first_name - half, 1.6), yticks=[])
         axes.spines[["left", "right", "bottom"]].set_visible(False)
         axes.spines["top"].set(visible=True, position=("data", 0))
         axes.spines["top"].set_bounds(1, len(names))
@@ -48,12 +50,12 @@ def rank_figure(found: Ranking, path: Path) -> Path:
         axes.plot([1, 1 + found.critical_difference], [1.2, 1.2], color="black", linewidth=1.5, marker="|")
         axes.text(1 + found.critical_difference / 2, 1.25, f"critical difference {found.critical_difference:.2f}",
                   ha="center", va="bottom")
-        for i, (first, last) in enumerate(cliques(ranks, found.critical_difference)):
+        for i, (first, last) in enumerate(joined):
             axes.plot([ranks[first] - 0.03, ranks[last] + 0.03], [-0.25 - 0.18 * i] * 2, color="#D55E00", linewidth=3,
                       solid_capstyle="round")
         for i, (name, rank) in enumerate(zip(names, ranks, strict=True)):
             left = i < half
-            depth = -1.2 - (i if left else len(names) - 1 - i)
+            depth = first_name - (i if left else len(names) - 1 - i)
             end = 1 - margin if left else len(names) + margin
             axes.plot([rank, rank, end], [0, depth, depth], color="0.35", linewidth=0.8)
             axes.text(end, depth + 0.06, f"{name} ({rank:.2f})", ha="left" if left else "right", va="bottom")

@@ -153,7 +153,9 @@ class Run:
             "model": repr(model), "source": self.steps.signature(), "monitor": monitor, "seed": seed,
             "validation": None if validation is None else validation.signature(),
             "objective": {field.name: repr(_plain(getattr(objective, field.name)))
-                          for field in dataclasses.fields(objective) if field.name != "others"},
+                          for field in dataclasses.fields(objective) if field.name != "others" and not (
+                              # an option that a later version adds is no other run while it has its default
+                              field.metadata.get("omit_default") and getattr(objective, field.name) == field.default)},
             "others": {name: _plain(weight) for name, weight in dict(objective.others).items()}}
         take = partial(train_step, model=model, objective=objective, optimizer=optimizer)
         ahead = devices.form == "jit"

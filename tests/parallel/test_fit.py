@@ -1,5 +1,6 @@
 """Training on batches: what it learns and refuses, and that a stopped run ends as one that was not."""
 
+import dataclasses
 import importlib
 import os
 import signal
@@ -11,6 +12,7 @@ import pytest
 
 from hire_jax import Objective, TrainingError, parallel
 from hire_jax.checkpoint import CheckpointError, Checkpoints
+from hire_jax.distill import LATER
 from hire_jax.models import MLP, RGCN
 from hire_jax.parallel import step as steps
 from hire_jax.sampling import BatchSource, HostGraph
@@ -242,6 +244,24 @@ def test_checkpoints_of_another_run_are_refused(host, planted, training, validat
         with Checkpoints(tmp_path, config={}) as kept, pytest.raises(
                 CheckpointError, match=rf"(?s)/3: a checkpoint of another run; {message}"):
             parallel.fit(model, source, checkpoints=kept, **(settings | changes))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LaterObjective(Objective):
+    """An objective of a later version, with an option that this one does not have."""
+
+    option: float = dataclasses.field(default=0.0, metadata=LATER)
+
+
+def test_an_option_that_a_later_version_adds_is_another_run_only_where_it_is_used(training, validation, tmp_path):
+    settings = {"validation": validation, "epochs": 1, "devices": 2}
+    with Checkpoints(tmp_path, config={}) as kept:
+        first = parallel.fit(MODEL, training, objective=Objective(), checkpoints=kept, **settings)
+    with Checkpoints(tmp_path, config={}) as kept:
+        same = parallel.fit(MODEL, training, objective=LaterObjective(), checkpoints=kept, **settings)
+    assert_same_bits(same.params, first.params)
+    with Checkpoints(tmp_path, config={}) as kept, pytest.raises(CheckpointError, match=r"objective: .*option"):
+        parallel.fit(MODEL, training, objective=LaterObjective(option=1.0), checkpoints=kept, **settings)
 
 
 def test_sigterm_during_validation_leaves_before_its_end(training, validation, undisturbed, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import json
 import re
 import signal
 import threading
+import time
 
 import jax
 import numpy as np
@@ -135,8 +136,16 @@ def test_an_error_in_the_loop_leaves_no_thread():
 
 def test_ctrl_c_while_waiting_leaves_no_thread():
     """The signal comes while the main thread waits for the batch whose thread sends it."""
-    source = Counted(3, lambda: (signal.raise_signal(signal.SIGINT), threading.Event().wait(0.2)))
-    seen = []
+    seen: list[int] = []
+
+    def interrupt():
+        end = time.monotonic() + 60
+        while len(seen) < 3 and time.monotonic() < end:  # on a busy machine the main thread may be batches behind
+            time.sleep(0.01)
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(0.2)
+
+    source = Counted(3, interrupt)
     with pytest.raises(KeyboardInterrupt), BatchLoader(source, prefetch=1) as loader:
         for batch in loader:
             seen.append(int(batch))

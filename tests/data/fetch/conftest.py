@@ -27,8 +27,8 @@ class Handler(BaseHTTPRequestHandler):
         (answers.pop(0) if len(answers) > 1 else answers[0])(self)
 
     def send(self, body: bytes) -> None:
+        self.server.sent += len(body)  # before the client can have it: a test may look as soon as it has
         self.wfile.write(body)
-        self.server.sent += len(body)
 
     def head(self, status: int = 200, **headers: str | int) -> None:
         self.send_response(status)

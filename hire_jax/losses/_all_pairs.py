@@ -50,22 +50,20 @@ def all_pairs(
     teacher: Rows,
     where: Masks,
     importance: jax.Array,
-    row_weights: RowWeights | None = None,
+    row_weights: RowWeights,
     block_rows: int = BLOCK_ROWS,
 ) -> jax.Array:
     """Mean over pairs of types, weighted by both their `importance`, of the mean squared difference of all cosines.
 
     `student` {type: [N, d_s]}, `teacher` {type: [N, d_t]}, `where` {type: bool [N] or None}, `importance` [types] and
-    `row_weights` {type: [N] or None}, None for 1 everywhere, come checked. One type alone is paired with itself. The
+    `row_weights` {type: [N], or None for 1 everywhere} come checked. One type alone is paired with itself. The
     derivative is with respect to `student` only.
     """
-    row_weights = dict.fromkeys(student) if row_weights is None else row_weights
     return _value_and_weights(student, teacher, where, importance, row_weights, block_rows=block_rows)[0]
 
 
 def _all_pairs_jvp(block_rows: int, primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
     student, teacher, where, importance, row_weights = primals
-    row_weights = dict.fromkeys(student) if row_weights is None else row_weights
     value, weights = _value_and_weights(student, teacher, where, importance, row_weights, block_rows=block_rows)
     change = jnp.zeros_like(value)
     for weight, (t, tangent) in zip(weights, tangents[0].items(), strict=True):

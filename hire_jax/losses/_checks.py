@@ -70,18 +70,24 @@ def check_where(where: ArrayLike | None, rows: int, name: str = "where") -> jax.
     return mask
 
 
+def non_negative(name: str, value: ArrayLike) -> jax.Array:
+    """The argument as an array and a constant; negative numbers are refused where they are known."""
+    given = jnp.asarray(value)
+    array = lax.stop_gradient(real_array(name, given.astype(jnp.float32) if given.dtype == jnp.bool_ else given))
+    if not isinstance(array, jax.core.Tracer) and bool(jnp.any(array < 0)):
+        raise ValueError(f"{name}: expected numbers of at least 0, got {float(jnp.min(array))}")
+    return array
+
+
 def check_weights(
-    weights: ArrayLike | None, where: jax.Array | None, rows: int
+    weights: ArrayLike | None, where: jax.Array | None, rows: int, name: str = "weights"
 ) -> tuple[jax.Array | None, jax.Array | None]:
     """The row mask, less the rows of weight 0, and the weights (constants), both None where not given."""
     if weights is None:
         return where, None
-    given = jnp.asarray(weights)
-    w = lax.stop_gradient(real_array("weights", given.astype(jnp.float32) if given.dtype == jnp.bool_ else given))
+    w = non_negative(name, weights)
     if w.shape != (rows,):
-        raise ValueError(f"weights: expected shape ({rows},), one number a row, got {w.shape}")
-    if not isinstance(w, jax.core.Tracer) and bool(jnp.any(w < 0)):
-        raise ValueError(f"weights: expected numbers of at least 0, got {float(jnp.min(w))}")
+        raise ValueError(f"{name}: expected shape ({rows},), one number a row, got {w.shape}")
     counted = w != 0
     return counted if where is None else where & counted, w
 

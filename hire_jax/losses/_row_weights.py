@@ -7,19 +7,10 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from hire_jax.losses._checks import Masks, Rows, real_array
+from hire_jax.losses._checks import Masks, Rows, check_weights
 from hire_jax.losses._reduce import row_count, zero_rows
 
 RowWeights = dict[str, jax.Array | None]  # {node type: [N], or None where every row weighs 1}
-
-
-def non_negative(name: str, value: ArrayLike) -> jax.Array:
-    """The argument as an array and a constant; negative numbers are refused where they are known."""
-    given = jnp.asarray(value)
-    array = lax.stop_gradient(real_array(name, given.astype(jnp.float32) if given.dtype == jnp.bool_ else given))
-    if not isinstance(array, jax.core.Tracer) and bool(jnp.any(array < 0)):
-        raise ValueError(f"{name}: expected numbers of at least 0, got {float(jnp.min(array))}")
-    return array
 
 
 def check_row_weights(
@@ -38,22 +29,20 @@ def check_row_weights(
         raise ValueError(f"row_weights: expected node types among {list(rows)}, got {unknown}")
     masks, weights = dict(where), RowWeights(dict.fromkeys(rows))
     for t, value in given.items():
-        w = non_negative(f"row_weights[{t!r}]", value)
-        if w.shape != (len(rows[t]),):
-            raise ValueError(f"row_weights[{t!r}]: expected shape ({len(rows[t])},), one number a row, got {w.shape}")
-        masks[t], scaled = _scaled(w, where[t])
-        weights[t] = scaled
+        name = f"row_weights[{t!r}]"
+        masks[t], w = check_weights(value, where[t], len(rows[t]), name)
+        assert w is not None  # for the type checker: it is given
+        weights[t] = scaled = _scaled(w, masks[t])
         if not isinstance(scaled, jax.core.Tracer) and bool(jnp.isnan(scaled).any()):
-            raise ValueError(f"row_weights[{t!r}]: expected finite numbers in the rows that count, got {w}")
+            raise ValueError(f"{name}: expected finite numbers in the rows that count, got {w}")
     return masks, weights
 
 
 @jax.jit
-def _scaled(weights: jax.Array, where: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+def _scaled(weights: jax.Array, where: jax.Array) -> jax.Array:
     weights = zero_rows(weights.astype(jnp.promote_types(weights.dtype, jnp.float32)), where)
-    counted = weights != 0
     peak = jnp.max(weights, initial=0)
-    return counted, weights / jnp.where(peak == 0, 1, jnp.where(jnp.isfinite(peak), peak, jnp.nan))
+    return weights / jnp.where(peak == 0, 1, jnp.where(jnp.isfinite(peak), peak, jnp.nan))
 
 
 def total_weight(rows: int, where: jax.Array | None, weights: jax.Array | None, dtype: jnp.dtype) -> jax.Array:

@@ -8,10 +8,9 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from hire_jax.losses._checks import Masks, Rows, check_group_weights, check_typed_rows
+from hire_jax.losses._checks import Masks, Rows, check_group_weights, check_typed_rows, non_negative
 from hire_jax.losses._edges import CheckedEdges, Edges, checked_edges, locate
 from hire_jax.losses._reduce import HIGHEST, mean_rows, not_folded, unit_rows, working_dtype, zero_rows
-from hire_jax.losses._row_weights import non_negative
 
 
 def class_prototype_correlation(

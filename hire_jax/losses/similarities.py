@@ -105,7 +105,7 @@ def global_structure(student: ArrayLike, teacher: ArrayLike, *, where: ArrayLike
     s, t, mask = two_sides(student, teacher, where)
     if len(s) == 0:
         return jnp.zeros((), working_dtype(s, t))
-    return all_pairs({"nodes": s}, {"nodes": t}, {"nodes": mask}, jnp.ones(1))
+    return all_pairs({"nodes": s}, {"nodes": t}, {"nodes": mask}, jnp.ones(1), {"nodes": None})
 
 
 @partial(jax.jit, static_argnames=("order", "block_entries"))

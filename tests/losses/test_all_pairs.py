@@ -15,6 +15,7 @@ from hire_jax.losses._all_pairs import BLOCK_ROWS, all_pairs
 
 MIB = 2**20
 NO_MASK = {"a": None, "b": None}
+EVEN = {"a": None, "b": None}  # every row weighs 1
 
 
 def normal(seed: int, rows: tuple[int, int], width: int, mean: float = 0.0) -> dict[str, np.ndarray]:
@@ -41,7 +42,7 @@ def formed(student: dict, teacher: dict) -> tuple[float, dict[str, np.ndarray]]:
 
 @partial(jax.jit, static_argnums=3)
 def blocked(student, teacher, where=NO_MASK, block_rows=BLOCK_ROWS):
-    return jax.value_and_grad(lambda s: all_pairs(s, teacher, where, jnp.ones(len(s)), None, block_rows))(student)
+    return jax.value_and_grad(lambda s: all_pairs(s, teacher, where, jnp.ones(len(s)), EVEN, block_rows))(student)
 
 
 def sides(kind: str, width: int, mean: float) -> tuple[dict, dict]:
@@ -116,7 +117,7 @@ def test_second_derivatives_pass_through_blocks():
 
         def hessian(block_rows):
             return jax.jit(jax.hessian(
-                lambda s: all_pairs(s, teacher, NO_MASK, jnp.ones(len(s)), None, block_rows)))(student)
+                lambda s: all_pairs(s, teacher, NO_MASK, jnp.ones(len(s)), EVEN, block_rows)))(student)
 
         jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-14), hessian(2), hessian(10))
 

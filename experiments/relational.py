@@ -75,14 +75,15 @@ def main(settings: Settings, console: Console | None = None) -> None:
 def setups_of(name: StudyName, settings: Settings) -> list[Setup]:
     """The conditions of a study, in its order. Raises SystemExit where the data cannot be brought under one."""
     dataset = load_named(settings.dataset, settings.root)
-    setups = [Setup(settings.dataset, dataset, settings.model, condition, settings.seeds, settings.epochs,
-                    32 if settings.smoke else None, settings.devices) for condition in STUDIES[name].conditions]
-    for setup in setups:
+    setups = []
+    for condition in STUDIES[name].conditions:
         try:
-            setup.types  # noqa: B018  (brings the data under the condition, too)
+            setups.append(Setup.of(settings.dataset, dataset, settings.model, condition, settings.seeds,
+                                   settings.epochs, 32 if settings.smoke else None, settings.devices))
+            setups[-1].plan(STUDIES[name])
         except ValueError as error:
             raise SystemExit(f"--studies: {name!r} cannot be run on {settings.dataset} with {settings.model} "
-                             f"({setup.condition}): {error}") from error
+                             f"({condition}): {error}") from error
     return setups
 
 
@@ -98,7 +99,7 @@ def run(setups: Mapping[StudyName, list[Setup]], store: ResultStore, console: Co
     with track(sum(job.network.epochs for _, job in left.values()), "starting", console=console) as tracker:
         for setup, job in left.values():
             if job.teacher is not None and teacher != key(job.teacher):
-                outputs: hj.ModelOutput = setup.outputs(store, tracker, done)
+                outputs: hj.ModelOutput = setup.outputs(job, store, tracker, done)
                 teacher = key(job.teacher)
             if store.finished(job.config) is None:  # a teacher may have been trained for its student
                 setup.train(job, None if job.teacher is None else outputs, store, tracker, done)

@@ -10,103 +10,79 @@ import jax
 import numpy as np
 
 import hire_jax as hj
-from experiments.cells import stored_parameters, train_cell
-from experiments.configs import baselines
-from experiments.configs.baselines import Baseline
 from experiments.configs.relational import NODE, STUDENT, Condition, Study
-from experiments.configs.tables import TEACHER_SEED
+from experiments.configs.tables import TABLES
 from experiments.console import Tracker
-from experiments.fingerprint import fingerprint
 from experiments.keys import key
-from experiments.networks import build, prepared
+from experiments.networks import build
 from experiments.relational_data import conditioned
 from experiments.store import ResultStore
-from experiments.tables_cells import Job, student_of
+from experiments.tables_cells import Job, Pair
 from hire_jax.losses import type_pair_correlation
 from hire_jax.terms import matched_layers
 
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """One model on one graph under one condition. Teacher and student are the compressed setting's of the tables."""
+    """One model on one graph under one condition: `pair` is that of the tables, on the data under the condition."""
 
-    dataset_name: str
-    dataset: hj.Dataset
-    model: str
+    pair: Pair
     condition: Condition
-    seeds: int
-    epochs: int | None = None
-    hidden: int | None = None
-    devices: int | None = None
 
-    @property
-    def networks(self) -> dict[str, Baseline]:
-        """{"teacher": its network, "student": that of all methods}."""
-        changes = {name: getattr(self, name) for name in ("hidden", "epochs") if getattr(self, name) is not None}
-        teacher = dataclasses.replace(baselines.baseline(self.dataset_name, self.model), **changes)
-        return {"teacher": teacher, "student": student_of(teacher, "compressed")}
-
-    @cached_property
-    def data(self) -> hj.Dataset:
-        """The dataset under the condition, as the model reads it."""
-        return prepared(self.model, self.networks["teacher"], conditioned(self.dataset, self.condition))
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Of the data under the condition."""
-        return fingerprint(self.data)
+    @classmethod
+    def of(cls, dataset_name: str, dataset: hj.Dataset, model: str, condition: Condition, seeds: int,
+           epochs: int | None = None, hidden: int | None = None, devices: int | None = None) -> "Setup":
+        """Teacher and student of the tables' compressed setting. Raises ValueError for data that cannot have it."""
+        table = dataclasses.replace(TABLES["hire"], seeds=seeds)
+        data = conditioned(dataset, condition)
+        return cls(Pair(dataset_name, data, model, table, epochs, hidden, devices), condition)
 
     @cached_property
     def types(self) -> list[str]:
         """The node types of the hidden layer. Raises ValueError where there are not two of them."""
-        model = build(self.model, self.networks["student"], self.data)
-        output: Any = jax.eval_shape(lambda graph: model.init_with_output(jax.random.key(0), graph)[0], self.data.graph)
+        model = build(self.pair.model, self.pair.networks["student"], self.pair.data)
+        output: Any = jax.eval_shape(lambda graph: model.init_with_output(jax.random.key(0), graph)[0],
+                                     self.pair.data.graph)
         return list(matched_layers(output.hidden, output.hidden, None, "type_pair_correlation")[0][0])
 
     def teacher(self) -> Job:
         """The teacher, with all seeds."""
-        return self._job("teacher", "teacher", STUDENT, TEACHER_SEED)
+        return self._of_study(self.pair.teacher())
 
     def student(self, objective: hj.Objective) -> Job:
         """A student beside the teacher, which a plain one does not learn from but is compared with."""
-        job, teacher = self._job("student", "student", objective, 0), self.teacher().config
+        job = self._of_study(self.pair.job("student", "student", objective, self.pair.table.seeds, 0))
+        teacher = self.teacher().config
         return dataclasses.replace(job, config={**job.config, "teacher": key(teacher)}, teacher=teacher)
 
     def plan(self, study: Study) -> list[Job]:
         """The cells of a study under this condition."""
         return [self.teacher(), *(self.student(objective) for objective in objectives(study, self.types))]
 
-    def outputs(self, store: ResultStore, tracker: Tracker, done: float) -> hj.ModelOutput:
-        """What the teachers of all seeds say. They are trained where their parameters are missing."""
-        config = self.teacher().config
-        if store.load_arrays(key(config)) is None:
-            self.train(self.teacher(), None, store, tracker, done, record=store.finished(config) is None)
-        return hj.predict(build(self.model, self.networks["teacher"], self.data), stored_parameters(config, store),
-                          self.data.graph)
+    def outputs(self, job: Job, store: ResultStore, tracker: Tracker, done: float) -> hj.ModelOutput:
+        """What the teachers of a student's seeds say. They are trained where their parameters are missing."""
+        teacher = self.teacher()
+        if store.load_arrays(key(teacher.config)) is None:
+            self.train(teacher, None, store, tracker, done, record=store.finished(teacher.config) is None)
+        return self.pair.outputs(job, store)
 
     def train(self, job: Job, teacher: hj.ModelOutput | None, store: ResultStore, tracker: Tracker, done: float, *,
               record: bool = True) -> None:
         """Trains one cell and puts it on disk: a teacher, or with the `outputs` of one a student."""
-        network, model = job.network, build(self.model, job.network, self.data)
-
         def facts(result: hj.FitResult) -> Mapping[str, Any]:
-            return {} if teacher is None else {"distances": distances(
-                hj.predict(model, result.params, self.data.graph), teacher)}
+            if teacher is None:
+                return {}
+            model = build(self.pair.model, job.network, self.pair.data)
+            return {"distances": distances(hj.predict(model, result.params, self.pair.data.graph), teacher)}
 
-        train_cell(f"{self.condition}, {words(job.objective) if teacher is not None else job.label}", job.config, store,
-                   tracker, done, keep=teacher is None, record=record, facts=facts, model=model, dataset=self.data,
-                   objective=job.objective, teacher=teacher if job.objective.needs_teacher else None,
-                   seeds=range(job.config["first_seed"], job.config["first_seed"] + self.seeds), epochs=network.epochs,
-                   patience=network.patience, monitor=network.monitor, learning_rate=network.learning_rate,
-                   weight_decay=network.weight_decay, devices=self.devices)
+        name = job.label if teacher is None else words(job.objective)
+        self.pair.fit(f"{self.condition}, {name}", job, store, tracker, done, record=record, keep=teacher is None,
+                      facts=facts, teacher=teacher if job.objective.needs_teacher else None)
 
-    def _job(self, label: str, role: str, objective: hj.Objective, first_seed: int) -> Job:
-        network = self.networks[role]
-        return Job(label, network, objective, {
-            "experiment": "relational", "version": hj.__version__, "dataset": self.dataset_name,
-            "split": self.data.meta["split"], "data": self.fingerprint, "model": self.model,
-            "condition": self.condition, "label": label, "network": network, "objective": objective,
-            "seeds": self.seeds, "first_seed": first_seed})
+    def _of_study(self, job: Job) -> Job:
+        """The cell under the name of this experiment, and with its condition."""
+        config = {name: value for name, value in job.config.items() if name != "setting"}
+        return dataclasses.replace(job, config=config | {"experiment": "relational", "condition": self.condition})
 
 
 def objectives(study: Study, types: Sequence[str]) -> list[hj.Objective]:

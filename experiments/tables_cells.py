@@ -89,7 +89,7 @@ class Pair:
 
     def teacher(self) -> Job:
         """The teacher, with all seeds."""
-        return self._job("teacher", "teacher", hj.Objective(), self.table.seeds, TEACHER_SEED)
+        return self.job("teacher", "teacher", hj.Objective(), self.table.seeds, TEACHER_SEED)
 
     def candidates(self, label: str) -> list[Job]:
         """The search of a method: every objective of its grid with the first seeds; none where nothing is chosen."""
@@ -143,33 +143,38 @@ class Pair:
 
     def train(self, job: Job, store: ResultStore, tracker: Tracker, done: float, *, record: bool = True) -> None:
         """Trains one cell and puts it on disk; first its teacher again where the parameters of that are lost."""
-        network = job.network
         if job.teacher is not None and store.load_arrays(key(job.teacher)) is None:
             self.train(self.teacher(), store, tracker, done, record=False)
-        train_cell(f"{self.dataset_name}, {self.model}, {job.label}", job.config, store, tracker, done,
-                   keep=job.label == "teacher", record=record, model=build(self.model, network, self.data),
-                   dataset=self.data, objective=job.objective, teacher=self._outputs(job, store),
+        self.fit(f"{self.dataset_name}, {self.model}, {job.label}", job, store, tracker, done, record=record,
+                 keep=job.label == "teacher", teacher=None if job.teacher is None else self.outputs(job, store))
+
+    def fit(self, name: str, job: Job, store: ResultStore, tracker: Tracker, done: float, **arguments: Any) -> None:
+        """Trains one cell as its network says; `arguments` are further ones of `train_cell`, such as its teacher."""
+        network = job.network
+        train_cell(name, job.config, store, tracker, done, model=build(self.model, network, self.data),
+                   dataset=self.data, objective=job.objective,
                    seeds=range(job.config["first_seed"], job.config["first_seed"] + job.config["seeds"]),
                    epochs=network.epochs, patience=network.patience, monitor=network.monitor,
-                   learning_rate=network.learning_rate, weight_decay=network.weight_decay, devices=self.devices)
+                   learning_rate=network.learning_rate, weight_decay=network.weight_decay, devices=self.devices,
+                   **arguments)
 
-    def _outputs(self, job: Job, store: ResultStore) -> hj.ModelOutput | None:
-        """What the teachers of a cell's seeds say."""
-        if job.teacher is None:
-            return None
+    def outputs(self, job: Job, store: ResultStore) -> hj.ModelOutput:
+        """What the teachers of a taught cell's seeds say. Raises SystemExit where their parameters are missing."""
+        assert job.teacher is not None
         params = jax.tree.map(lambda x: x[:job.config["seeds"]], stored_parameters(job.teacher, store))
         outputs = hj.predict(build(self.model, self.networks["teacher"], self.data), params, self.data.graph)
         return shuffled(outputs) if job.shuffled else outputs
 
     def _student(self, label: str, objective: hj.Objective, seeds: int, method: Method, first_seed: int = 0) -> Job:
-        job = self._job(label, "student", objective, seeds, first_seed)
+        job = self.job(label, "student", objective, seeds, first_seed)
         if not objective.needs_teacher:
             return job
         teacher = self.teacher().config
         config = {**job.config, "teacher": key(teacher), "shuffled": method.shuffled}
         return dataclasses.replace(job, config=config, teacher=teacher, shuffled=method.shuffled)
 
-    def _job(self, label: str, role: str, objective: hj.Objective, seeds: int, first_seed: int) -> Job:
+    def job(self, label: str, role: str, objective: hj.Objective, seeds: int, first_seed: int) -> Job:
+        """A cell of the teacher's or the student's network, which learns from no teacher yet."""
         network = self.networks[role]
         return Job(label, network, objective, {
             "experiment": "tables", "version": hj.__version__, "dataset": self.dataset_name,

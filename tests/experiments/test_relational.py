@@ -10,7 +10,7 @@ from rich.console import Console
 from scipy import stats
 
 import hire_jax as hj
-from experiments import relational, relational_cells, relational_data
+from experiments import relational, relational_data, tables_cells
 from experiments.configs.relational import NODE, STUDENT, STUDIES, Condition, Study, weighed
 from experiments.keys import key, plain
 from experiments.relational import Settings
@@ -32,7 +32,7 @@ def dataset():
 
 @pytest.fixture(scope="module")
 def setup(dataset):
-    return Setup("synthetic", dataset, "RGCN", Condition(), 2, epochs=2, hidden=32)
+    return Setup.of("synthetic", dataset, "RGCN", Condition(), 2, epochs=2, hidden=32)
 
 
 def test_smaller_shares_of_labels_lie_within_larger_ones_and_are_tested_on_the_same_nodes(dataset):
@@ -89,11 +89,11 @@ def test_noise_leaves_no_features_but_the_targets(dataset):
     assert set(found.graph.features) == {"movie"} and set(dataset.graph.features) == {"movie", "actor", "director"}
 
 
-def test_every_condition_is_other_data(setup):
-    setups = [dataclasses.replace(setup, condition=condition) for condition in (
+def test_every_condition_is_other_data(dataset):
+    setups = [Setup.of("synthetic", dataset, "RGCN", condition, 2) for condition in (
         Condition(), Condition(labels=0.05), Condition(labels=0.2), Condition(features="target"),
         Condition(noise=0.5, features="target"))]
-    assert len({one.fingerprint for one in setups}) == 5
+    assert len({one.pair.fingerprint for one in setups}) == 5
     names = ["as it is", "5 % labels", "20 % labels", "0 % noise", "50 % noise"]
     assert [str(one.condition) for one in setups] == names
 
@@ -208,8 +208,8 @@ def pretended(monkeypatch):
             distances = {} if keep else {"actor - director": 0.1, "actor - movie": 0.1, "director - movie": 0.1}
             store.append(config, seeds=arguments["seeds"], metrics={METRIC: scores}, facts={"distances": distances})
 
-    monkeypatch.setattr(relational_cells, "train_cell", train_cell)
-    monkeypatch.setattr(relational_cells, "stored_parameters", lambda config, store: None)
+    monkeypatch.setattr(tables_cells, "train_cell", train_cell)
+    monkeypatch.setattr(tables_cells, "stored_parameters", lambda config, store: None)
     monkeypatch.setattr(hj, "predict", lambda model, params, graph: "what the teachers say")
     return asked
 

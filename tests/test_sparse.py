@@ -15,7 +15,7 @@ from hire_jax import sparse
 from hire_jax.sparse import CSR, sddmm, spmm, spmm_reference
 
 KERNEL = "cpu_csr_sparse_dense"
-on_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the CSR kernel is the CPU's")
+on_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the CSR kernel and the blocks are the CPU's")
 
 PATTERNS = {
     # rows 0, 3 and 5 are empty, column 2 is empty, (1, 0) stands there three times
@@ -264,6 +264,62 @@ def test_a_batch_too_long_for_int32_indices_is_looped(rng, monkeypatch):
     assert "while" not in folded.lower(x).as_text()
 
 
+# ------------------------------------------------------------------------------------------ blocks of entries
+
+
+@pytest.fixture(params=[1, 2, 3, 6], ids=lambda entries: f"{entries} of 7 at a time")
+def few_at_a_time(request, monkeypatch):
+    """So many of the seven entries of DUPLICATES with 2 heads of 3 numbers: blocks that end evenly and that overlap."""
+    monkeypatch.setattr(sparse.kernels, "_BLOCK_BYTES", request.param * 2 * 3 * 4)
+
+
+@pytest.mark.usefixtures("few_at_a_time")
+@pytest.mark.parametrize("batch", [(), (3,)])
+def test_blocks_of_entries_give_what_a_loop_gives(rng, batch):
+    def one(w, x, a):
+        y, pull = jax.vjp(lambda w, x: spmm(DUPLICATES, w, x), w, x)
+        scores, push = jax.vjp(lambda a, x: sddmm(DUPLICATES, a, x), a, x)
+        return y, pull(y), scores, push(scores)
+
+    weights, x = operands(rng, DUPLICATES, 2, (3,), batch)
+    a = jnp.asarray(rng.normal(size=(*batch, 6, 2, 3)), jnp.float32)
+    mapped = jax.jit(jax.vmap(one) if batch else one)
+    assert jax.default_backend() != "cpu" or "while" in mapped.lower(weights, x, a).as_text()
+    results = mapped(weights, x, a)
+    for k in range(3) if batch else [...]:
+        y, (dw, dx), scores, (da, db) = jax.tree.map(lambda leaf, k=k: np.asarray(leaf[k]), results)
+        w, rows, own = (np.asarray(array[k], float) for array in (weights, x, a))
+        dot = [np.sum(own[i] * rows[j], axis=-1) for i, j in zip(DUPLICATES.rows, DUPLICATES.cols, strict=True)]
+        ends = zip(np.asarray(DUPLICATES.rows), np.asarray(DUPLICATES.cols), strict=True)
+        np.testing.assert_allclose(y, loop(DUPLICATES, w, rows), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(dx, loop(DUPLICATES.T, w[DUPLICATES.t_entries], y), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(dw, [np.sum(y[i] * rows[j], axis=-1) for i, j in ends], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(scores, dot, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(da, loop(DUPLICATES, scores, rows), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(db, loop(DUPLICATES.T, scores[DUPLICATES.t_entries], own), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.usefixtures("few_at_a_time")
+def test_blocks_that_overlap_count_an_infinity_once(rng):
+    weights, x = operands(rng, DUPLICATES, 2)
+    x = x.at[1].set(jnp.inf)  # of the last entry but one, which the last block may begin with
+    y = jax.jit(lambda w, x: spmm(DUPLICATES, w, x))(jnp.abs(weights), x)
+    assert np.all(y[4, :] == np.inf) and np.all(np.isfinite(y[:4])) and not np.any(np.isnan(y))
+
+
+@on_cpu
+def test_the_rows_of_all_entries_are_nowhere_in_memory(rng):
+    entries, nodes, heads, width = 200_000, 500, 4, 16
+    csr = CSR.from_sorted(np.sort(rng.integers(0, nodes, entries)), rng.integers(0, nodes, entries), (nodes, nodes))
+    a = jnp.ones((nodes, heads, width))
+    attend = jax.grad(lambda a: jnp.sum(spmm(csr, sddmm(csr, a, a), a) ** 2))
+    for function, arguments in ((attend, a), (jax.vmap(attend), jnp.stack([a] * 3))):
+        memory = jax.jit(function).lower(arguments).compile().memory_analysis()
+        scores = arguments.size // a.size * entries * heads * 4
+        # Scores and their gradients, in both orders, are kept: 16 times less than the rows.
+        assert memory.temp_size_in_bytes < 10 * scores < arguments.size // a.size * entries * heads * width * 4
+
+
 # ---------------------------------------------------------------------------------------- what is compiled
 
 
@@ -293,6 +349,15 @@ def test_other_platforms_get_the_plain_form(rng, platform):
     gradient = jax.vmap(jax.grad(lambda w, x: jnp.sum(spmm(DUPLICATES, w, x) ** 2), argnums=(0, 1)))
     text = jax.jit(gradient).trace(weights, x).lower(lowering_platforms=(platform,)).as_text()
     assert "scatter" in text and "custom_call" not in text and "bcsr" not in text
+
+
+@pytest.mark.usefixtures("few_at_a_time")
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_other_platforms_take_all_entries_at_once(rng, platform):
+    weights, x = operands(rng, DUPLICATES, 2, (3,), (3,))
+    gradient = jax.vmap(jax.grad(lambda w, x: jnp.sum(spmm(DUPLICATES, w, x) ** 2), argnums=(0, 1)))
+    text = jax.jit(gradient).trace(weights, x).lower(lowering_platforms=(platform,)).as_text()
+    assert "scatter" in text and "while" not in text
 
 
 # ------------------------------------------------------------------------------------------------- errors

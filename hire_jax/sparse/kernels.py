@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental.sparse import BCSR
 
 from hire_jax.sparse.csr import INDEX_LIMIT
@@ -21,6 +22,8 @@ Array = jax.Array
 # measurement that set the bound.
 _FOLD_BELOW = 32
 
+_BLOCK_BYTES = 1 << 20  # of the rows gathered for one block of entries
+
 
 @jax.custom_batching.custom_vmap
 def product(rows: Array, cols: Array, indptr: Array, weights: Array, x: Array) -> Array:
@@ -28,7 +31,9 @@ def product(rows: Array, cols: Array, indptr: Array, weights: Array, x: Array) -
     if cols.shape[0] == 0 or x.size == 0:
         return jnp.zeros((indptr.shape[0] - 1, *x.shape[1:]), x.dtype)
     if weights.ndim == 2:  # the kernel knows no heads, and one product a head costs more than the plain form
-        return _segment_form(rows, cols, indptr, weights, x)
+        if _block_of(cols, x) >= cols.shape[0]:
+            return _segment_form(rows, cols, indptr, weights, x)
+        return jax.lax.platform_dependent(rows, cols, indptr, weights, x, cpu=_blocked_form, default=_segment_form)
     return jax.lax.platform_dependent(rows, cols, indptr, weights, x, cpu=_csr_kernel, default=_segment_form)
 
 
@@ -37,12 +42,27 @@ def _csr_kernel(rows: Array, cols: Array, indptr: Array, weights: Array, x: Arra
 
 
 def _segment_form(rows: Array, cols: Array, indptr: Array, weights: Array, x: Array) -> Array:
-    # Rows are gathered flat, heads and all: one contiguous copy an entry.
-    flat = flatten_after(1, x)
-    scale = jnp.repeat(weights, x.shape[-1], axis=1) if weights.ndim == 2 else weights[:, None]
-    messages = scale * take(flat, cols)
+    messages = _messages(cols, weights, x)
     y = jax.ops.segment_sum(messages, rows, indptr.shape[0] - 1, indices_are_sorted=True)
     return y.reshape(indptr.shape[0] - 1, *x.shape[1:])
+
+
+def _blocked_form(rows: Array, cols: Array, indptr: Array, weights: Array, x: Array) -> Array:
+    size, starts = _starts(cols, x)
+
+    def add(y: Array, start: Array) -> tuple[Array, None]:
+        into, of, weight = (jax.lax.dynamic_slice_in_dim(array, start[0], size) for array in (rows, cols, weights))
+        messages = jnp.where((jnp.arange(size) >= start[1])[:, None], _messages(of, weight, x), 0)
+        return y.at[into].add(messages, indices_are_sorted=True, mode="promise_in_bounds"), None
+
+    y, _ = jax.lax.scan(add, jnp.zeros((indptr.shape[0] - 1, math.prod(x.shape[1:])), x.dtype), starts)
+    return y.reshape(indptr.shape[0] - 1, *x.shape[1:])
+
+
+def _messages(cols: Array, weights: Array, x: Array) -> Array:
+    """w_e x_{col(e)}, gathered flat, heads and all: one contiguous copy an entry."""
+    scale = jnp.repeat(weights, x.shape[-1], axis=1) if weights.ndim == 2 else weights[:, None]
+    return scale * take(flatten_after(1, x), cols)
 
 
 @product.def_vmap
@@ -70,6 +90,63 @@ def _product_batched(axis_size: int, in_batched: Sequence[bool], rows: Array, co
     weights = jnp.broadcast_to(weights, (axis_size, num_entries, *heads)).reshape(-1, *heads)
     y = product(rows, cols, indptr, weights, x.reshape(-1, *trailing))
     return y.reshape(axis_size, num_rows, *trailing), True
+
+
+@jax.custom_batching.custom_vmap
+def pairs(rows: Array, cols: Array, a: Array, b: Array) -> Array:
+    """[E], [E], [n, d] or [n, H, d], [m, d] or [m, H, d] -> [E] or [E, H]: <a_{row(e)}, b_{col(e)}> of every entry."""
+    if _block_of(cols, b) >= cols.shape[0]:
+        return _pairs_of(rows, cols, a, b)
+    return jax.lax.platform_dependent(rows, cols, a, b, cpu=_blocked_pairs, default=_pairs_of)
+
+
+@pairs.def_vmap
+def _pairs_batched(axis_size: int, in_batched: Sequence[bool], *operands: Array) -> tuple[Array, bool]:
+    whole = jax.vmap(_pairs_of, in_axes=[0 if batched else None for batched in in_batched])
+    each = [jax.ShapeDtypeStruct(x.shape[1:] if batched else x.shape, x.dtype)
+            for x, batched in zip(operands, in_batched, strict=True)]
+    if _block_of(each[1], each[3]) >= axis_size * each[1].shape[0]:
+        return whole(*operands), True
+
+    def in_turn(*operands: Array) -> Array:  # the blocks of one problem, then those of the next
+        return jax.lax.map(lambda problem: pairs(*problem), _broadcast_batch(axis_size, in_batched, operands))
+
+    return jax.lax.platform_dependent(*operands, cpu=in_turn, default=whole), True
+
+
+def _pairs_of(rows: Array, cols: Array, a: Array, b: Array) -> Array:
+    products = take(flatten_after(1, a), rows) * take(flatten_after(1, b), cols)
+    # A product with ones: XLA's sum over a short last axis does not vectorise on a CPU and takes twice as long.
+    heads = math.prod(a.shape[1:-1])
+    ones = jnp.repeat(jnp.eye(heads, dtype=a.dtype), a.shape[-1], axis=0)
+    return jnp.matmul(products, ones, precision=jax.lax.Precision.HIGHEST).reshape(cols.shape[0], *a.shape[1:-1])
+
+
+def _blocked_pairs(rows: Array, cols: Array, a: Array, b: Array) -> Array:
+    size, starts = _starts(cols, b)
+
+    def put(found: Array, start: Array) -> tuple[Array, None]:
+        of_a, of_b = (jax.lax.dynamic_slice_in_dim(array, start[0], size) for array in (rows, cols))
+        return jax.lax.dynamic_update_slice_in_dim(found, _pairs_of(of_a, of_b, a, b), start[0], axis=0), None
+
+    return jax.lax.scan(put, jnp.zeros((cols.shape[0], *a.shape[1:-1]), a.dtype), starts)[0]
+
+
+def _block_of(entries: Array | jax.ShapeDtypeStruct, x: Array | jax.ShapeDtypeStruct) -> int:
+    """How many entries' rows of x stay within a block; all of them where there are no more."""
+    row_bytes = math.prod(x.shape[1:]) * x.dtype.itemsize
+    return min(entries.shape[0], max(1, _BLOCK_BYTES // max(1, row_bytes)))
+
+
+def _starts(entries: Array, x: Array) -> tuple[int, Array]:
+    """A block's size, and (its first entry, how many of its entries the block before has had) of every block.
+
+    All blocks are of one size, so that one program serves them: the last one begins before the end of the one before.
+    """
+    size, count = _block_of(entries, x), entries.shape[0]
+    begin = np.arange(0, count, size)
+    first = np.minimum(begin, count - size)
+    return size, jnp.asarray(np.stack([first, begin - first], axis=1), jnp.int32)
 
 
 def _broadcast_batch(axis_size: int, in_batched: Sequence[bool], operands: Sequence[Array]) -> tuple[Array, ...]:

@@ -4,13 +4,11 @@ The kernel behind `spmm` has a slow gradient, so one is given here: a product wi
 on the host. `spmm` and `sddmm` are each other's gradients. The plain form is kept as `spmm_reference`.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 
 from hire_jax.sparse.csr import CSR
-from hire_jax.sparse.kernels import flatten_after, product, take
+from hire_jax.sparse.kernels import flatten_after, pairs, product, take
 from hire_jax.sparse.segments import segment_sum
 
 Array = jax.Array
@@ -135,11 +133,7 @@ _spmm.defvjp(_spmm_fwd, _spmm_bwd)
 
 @jax.custom_vjp
 def _sddmm(csr: CSR, a: Array, b: Array) -> Array:
-    products = take(flatten_after(1, a), csr.rows) * take(flatten_after(1, b), csr.cols)
-    # A product with ones: XLA's sum over a short last axis does not vectorise on a CPU and takes twice as long.
-    heads = math.prod(a.shape[1:-1])
-    ones = jnp.repeat(jnp.eye(heads, dtype=a.dtype), a.shape[-1], axis=0)
-    return jnp.matmul(products, ones, precision=jax.lax.Precision.HIGHEST).reshape(csr.num_entries, *a.shape[1:-1])
+    return pairs(csr.rows, csr.cols, a, b)
 
 
 def _sddmm_fwd(csr: CSR, a: Array, b: Array) -> tuple[Array, tuple[CSR, Array, Array]]:

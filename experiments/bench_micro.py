@@ -43,6 +43,7 @@ def run(settings: Any, console: Console) -> dict[str, dict[str, list[float]]]:
         "sparse product": partial(_product, dataset, width),
         "gradient of it": partial(_gradient, dataset, width),
         "4 heads": partial(_heads, dataset, width),
+        **{f"4 heads, {edges:,} edges": partial(_blocks, edges, width) for edges in (20_000, 200_000)},
         "dropout": partial(_dropout, dataset, width),
         "layer norm and GELU": partial(_norm, dataset, width),
         "constant weights": partial(_transposed, dataset, width),
@@ -134,6 +135,21 @@ def _heads(dataset: hj.Dataset, width: int) -> Group:
 
     return {"flat segment form": timed(sparse.spmm, csr, weights, x),
             "a kernel call a head": timed(a_call_each, csr, weights, x)}  # fmt: skip
+
+
+def _blocks(edges: int, width: int) -> Group:
+    """Scores of random edges and the sum by them, with their gradients: in blocks of edges, or all edges at once."""
+    rng, nodes, heads = np.random.default_rng(0), 5000, 4
+    csr = sparse.CSR.from_sorted(np.sort(rng.integers(0, nodes, edges)), rng.integers(0, nodes, edges), (nodes, nodes))
+    x = _normal(nodes, heads, width // heads)
+
+    def gradient(block_bytes: int) -> bench_contenders.Contender:
+        with mock.patch.object(sparse.kernels, "_BLOCK_BYTES", block_bytes):
+            # Functions of its own, as in `_folding`.
+            attend = jax.grad(lambda a, b: jnp.sum(sparse.spmm(csr, sparse.sddmm(csr, a, b), b) ** 2), argnums=(0, 1))
+            return timed(attend, x, x)
+
+    return {"blocks": gradient(sparse.kernels._BLOCK_BYTES), "all at once": gradient(2**60)}
 
 
 def _dropout(dataset: hj.Dataset, width: int) -> Group:

@@ -7,7 +7,7 @@ every step, which on a CPU can cost more than the arithmetic (docs/performance.m
 import ctypes
 import sys
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def use_heap_for_large_arrays() -> bool:
@@ -21,6 +21,4 @@ def use_heap_for_large_arrays() -> bool:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):  # another C library
         return False
-    # One heap for all threads: XLA runs programs in threads of its own, whose heaps are of 64 MiB at most each.
-    return bool(mallopt(_M_MMAP_THRESHOLD, 1 << 30) and mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
-                and mallopt(_M_ARENA_MAX, 1))
+    return bool(mallopt(_M_MMAP_THRESHOLD, 1 << 30) and mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1))

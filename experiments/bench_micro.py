@@ -126,14 +126,14 @@ def _gradient(dataset: hj.Dataset, width: int) -> Group:
 
 
 def _heads(dataset: hj.Dataset, width: int) -> Group:
-    """Weights [E, 4]: the flat segment form, against one kernel call a head."""
+    """Weights [E, 4]: the segment form in blocks of edges, against one kernel call a head."""
     csr, heads = _pattern(dataset).csr, 4
     weights, x = _normal(csr.num_entries, heads), _normal(csr.shape[1], heads, width // heads)
 
     def a_call_each(csr: hj.sparse.CSR, weights: jax.Array, x: jax.Array) -> jax.Array:
         return jnp.stack([sparse.spmm(csr, weights[:, h], x[:, h]) for h in range(heads)], axis=1)
 
-    return {"flat segment form": timed(sparse.spmm, csr, weights, x),
+    return {"segment form": timed(sparse.spmm, csr, weights, x),
             "a kernel call a head": timed(a_call_each, csr, weights, x)}  # fmt: skip
 
 
@@ -145,7 +145,7 @@ def _blocks(edges: int, width: int) -> Group:
 
     def gradient(block_bytes: int) -> bench_contenders.Contender:
         with mock.patch.object(sparse.kernels, "_BLOCK_BYTES", block_bytes):
-            # Functions of its own, as in `_folding`.
+            # A new function each time, as in `_folding`.
             attend = jax.grad(lambda a, b: jnp.sum(sparse.spmm(csr, sparse.sddmm(csr, a, b), b) ** 2), argnums=(0, 1))
             return timed(attend, x, x)
 

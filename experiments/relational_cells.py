@@ -33,7 +33,7 @@ class Setup:
     def of(cls, dataset_name: str, dataset: hj.Dataset, model: str, condition: Condition, seeds: int,
            epochs: int | None = None, hidden: int | None = None, devices: int | None = None) -> "Setup":
         """Teacher and student of the tables' compressed setting. Raises ValueError for data that cannot have it."""
-        table = dataclasses.replace(TABLES["hire"], seeds=seeds)
+        table = dataclasses.replace(TABLES["hire"], setting="compressed", seeds=seeds)
         data = conditioned(dataset, condition)
         return cls(Pair(dataset_name, data, model, table, epochs, hidden, devices), condition)
 

@@ -81,6 +81,8 @@ def test_types_without_nodes_and_width_zero():
     assert spmm(DUPLICATES, None, jnp.zeros((5, 0))).shape == (6, 0)
     gradient = jax.grad(lambda x: jnp.sum(jax.vmap(lambda one: spmm(nothing, None, one))(x)))(jnp.zeros((4, 0, 3)))
     assert gradient.shape == (4, 0, 3)
+    batch = jax.vmap(lambda w, x: spmm(DUPLICATES, w, x))(jnp.ones((4, 7)), jnp.zeros((4, 5, 0)))
+    assert batch.shape == (4, 6, 0)
 
 
 @pytest.mark.parametrize("width", [1, 16])
@@ -271,11 +273,11 @@ def test_a_batch_too_long_for_int32_indices_is_looped(rng, monkeypatch):
 def few_at_a_time(request, monkeypatch):
     """So many of the seven entries of DUPLICATES with 2 heads of 3 numbers: blocks that end evenly and that overlap."""
     monkeypatch.setattr(sparse.kernels, "_BLOCK_BYTES", request.param * 2 * 3 * 4)
+    return request.param
 
 
-@pytest.mark.usefixtures("few_at_a_time")
 @pytest.mark.parametrize("batch", [(), (3,)])
-def test_blocks_of_entries_give_what_a_loop_gives(rng, batch):
+def test_blocks_of_entries_give_what_a_loop_gives(rng, few_at_a_time, batch):
     def one(w, x, a):
         y, pull = jax.vjp(lambda w, x: spmm(DUPLICATES, w, x), w, x)
         scores, push = jax.vjp(lambda a, x: sddmm(DUPLICATES, a, x), a, x)
@@ -283,28 +285,67 @@ def test_blocks_of_entries_give_what_a_loop_gives(rng, batch):
 
     weights, x = operands(rng, DUPLICATES, 2, (3,), batch)
     a = jnp.asarray(rng.normal(size=(*batch, 6, 2, 3)), jnp.float32)
-    mapped = jax.jit(jax.vmap(one) if batch else one)
-    assert jax.default_backend() != "cpu" or "while" in mapped.lower(weights, x, a).as_text()
-    results = mapped(weights, x, a)
+    results = jax.jit(jax.vmap(one) if batch else one)(weights, x, a)
     for k in range(3) if batch else [...]:
         y, (dw, dx), scores, (da, db) = jax.tree.map(lambda leaf, k=k: np.asarray(leaf[k]), results)
         w, rows, own = (np.asarray(array[k], float) for array in (weights, x, a))
-        dot = [np.sum(own[i] * rows[j], axis=-1) for i, j in zip(DUPLICATES.rows, DUPLICATES.cols, strict=True)]
-        ends = zip(np.asarray(DUPLICATES.rows), np.asarray(DUPLICATES.cols), strict=True)
+        ends = list(zip(np.asarray(DUPLICATES.rows), np.asarray(DUPLICATES.cols), strict=True))
         np.testing.assert_allclose(y, loop(DUPLICATES, w, rows), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(dx, loop(DUPLICATES.T, w[DUPLICATES.t_entries], y), rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(dw, [np.sum(y[i] * rows[j], axis=-1) for i, j in ends], rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(scores, dot, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(scores, [np.sum(own[i] * rows[j], axis=-1) for i, j in ends], rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(da, loop(DUPLICATES, scores, rows), rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(db, loop(DUPLICATES.T, scores[DUPLICATES.t_entries], own), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize("product", ["spmm", "sddmm"])
+def test_only_a_cpu_goes_over_blocks_and_over_those_asked_for(rng, few_at_a_time, product, batched):
+    weights, x = operands(rng, DUPLICATES, 2, (3,), (3,))
+    function = {"spmm": lambda w, x: spmm(DUPLICATES, w, x),
+                "sddmm": lambda w, x: sddmm(DUPLICATES, jnp.ones((6, 2, 3)), x)}[product]
+
+    def lowered(platform):
+        mapped = jax.vmap(function) if batched else function
+        given = (weights, x) if batched else (weights[0], x[0])
+        return jax.jit(mapped).trace(*given).lower(lowering_platforms=(platform,)).as_text()
+
+    entries = 7 * (3 if batched and product == "spmm" else 1)  # a batch of products is one block-diagonal product
+    assert lowered("cpu").count("stablehlo.while") == 1
+    assert f"tensor<{-(-entries // few_at_a_time)}xi32>" in lowered("cpu")  # the first entries of the blocks
+    assert "stablehlo.while" not in lowered("cuda") and "stablehlo.while" not in lowered("tpu")
+
+
+def test_entries_that_are_one_block_are_taken_at_once(rng):
+    weights, x = operands(rng, DUPLICATES, 2)
+    for function in (lambda w, x: spmm(DUPLICATES, w, x), lambda w, x: sddmm(DUPLICATES, jnp.ones((6, 2, 3)), x)):
+        assert "while" not in jax.jit(function).lower(weights, x).as_text()
+        assert "while" not in jax.jit(jax.vmap(function, (None, 0))).lower(weights, jnp.stack([x] * 3)).as_text()
+
+
 @pytest.mark.usefixtures("few_at_a_time")
-def test_blocks_that_overlap_count_an_infinity_once(rng):
+def test_blocks_that_overlap_make_no_nan_of_an_infinity(rng):
     weights, x = operands(rng, DUPLICATES, 2)
     x = x.at[1].set(jnp.inf)  # of the last entry but one, which the last block may begin with
     y = jax.jit(lambda w, x: spmm(DUPLICATES, w, x))(jnp.abs(weights), x)
     assert np.all(y[4, :] == np.inf) and np.all(np.isfinite(y[:4])) and not np.any(np.isnan(y))
+
+
+@pytest.mark.usefixtures("few_at_a_time")
+def test_blocks_where_shard_map_checks_what_varies(rng):
+    weights, x = operands(rng, DUPLICATES, 2, (3,), (2,))
+    mesh = jax.sharding.Mesh(jax.devices()[:2], ("seeds",))
+
+    def gradient(w, x):
+        return jax.grad(lambda w, x: jnp.sum(spmm(DUPLICATES, w, x) ** 2), argnums=(0, 1))(w, x)
+
+    def shard(w, x):
+        return jax.tree.map(lambda leaf: leaf[None], gradient(w[0], x[0]))
+
+    spec = jax.sharding.PartitionSpec("seeds")
+    sharded = jax.jit(jax.shard_map(shard, mesh=mesh, in_specs=(spec, spec), out_specs=spec))(weights, x)
+    for got, expected in zip(sharded, jax.vmap(gradient)(weights, x), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
 @on_cpu
@@ -349,15 +390,6 @@ def test_other_platforms_get_the_plain_form(rng, platform):
     gradient = jax.vmap(jax.grad(lambda w, x: jnp.sum(spmm(DUPLICATES, w, x) ** 2), argnums=(0, 1)))
     text = jax.jit(gradient).trace(weights, x).lower(lowering_platforms=(platform,)).as_text()
     assert "scatter" in text and "custom_call" not in text and "bcsr" not in text
-
-
-@pytest.mark.usefixtures("few_at_a_time")
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_other_platforms_take_all_entries_at_once(rng, platform):
-    weights, x = operands(rng, DUPLICATES, 2, (3,), (3,))
-    gradient = jax.vmap(jax.grad(lambda w, x: jnp.sum(spmm(DUPLICATES, w, x) ** 2), argnums=(0, 1)))
-    text = jax.jit(gradient).trace(weights, x).lower(lowering_platforms=(platform,)).as_text()
-    assert "scatter" in text and "while" not in text
 
 
 # ------------------------------------------------------------------------------------------------- errors

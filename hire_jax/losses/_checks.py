@@ -1,8 +1,8 @@
 """Checks of arguments that every loss needs, so that a wrong call fails with the argument's name and its
 shape.
 
-Only shapes, dtypes and Python numbers are looked at, never the values inside arrays: under `jax.jit` there
-are none.
+Shapes, dtypes and Python numbers are looked at; the values inside arrays only of constants such as weights, and only
+outside `jax.jit`, under which there are none.
 """
 
 from collections.abc import Mapping

@@ -31,7 +31,8 @@ def check_row_weights(
     for t, value in given.items():
         name = f"row_weights[{t!r}]"
         masks[t], w = check_weights(value, where[t], len(rows[t]), name)
-        assert w is not None  # for the type checker: it is given
+        if w is None:
+            raise ValueError(f"{name}: expected one number a row, got None; leave {t!r} out where its rows weigh alike")
         weights[t] = scaled = _scaled(w, masks[t])
         if not isinstance(scaled, jax.core.Tracer) and bool(jnp.isnan(scaled).any()):
             raise ValueError(f"{name}: expected finite numbers in the rows that count, got {w}")

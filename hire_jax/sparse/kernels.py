@@ -1,12 +1,17 @@
-"""How one sparse product runs: on a CPU, elsewhere, and under `jax.vmap`.
+"""How sparse products run: on a CPU, elsewhere, and under `jax.vmap`.
 
-On a CPU the product reaches jaxlib's threaded CSR kernel, which vanishes under `jax.vmap`. So the batching is given
-here: a mapped axis becomes either wider features or a block-diagonal pattern, never a loop unless int32 cannot
-count its entries. On every other platform the same product is a sorted `segment_sum`.
+On a CPU a product with one weight an entry reaches jaxlib's threaded CSR kernel, which vanishes under `jax.vmap`. So
+the batching is given here: a mapped axis becomes either wider features or a block-diagonal pattern, never a loop unless
+int32 cannot count its entries. On every other platform the same product is a sorted `segment_sum`.
+
+What that kernel does not know, several heads and the scores of entries, runs on a CPU over blocks of entries, one
+after another: the rows gathered for a block stay in the caches, while those of all entries would be written to memory,
+read again, and their pages faulted in at every call. Elsewhere all entries are taken at once.
 """
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +27,8 @@ Array = jax.Array
 # measurement that set the bound.
 _FOLD_BELOW = 32
 
-_BLOCK_BYTES = 1 << 20  # of the rows gathered for one block of entries
+# Of the rows gathered for one block of entries (docs/performance.md); a vmapped axis multiplies them.
+_BLOCK_BYTES = 1 << 20
 
 
 @jax.custom_batching.custom_vmap
@@ -31,9 +37,9 @@ def product(rows: Array, cols: Array, indptr: Array, weights: Array, x: Array) -
     if cols.shape[0] == 0 or x.size == 0:
         return jnp.zeros((indptr.shape[0] - 1, *x.shape[1:]), x.dtype)
     if weights.ndim == 2:  # the kernel knows no heads, and one product a head costs more than the plain form
-        if _block_of(cols, x) >= cols.shape[0]:
-            return _segment_form(rows, cols, indptr, weights, x)
-        return jax.lax.platform_dependent(rows, cols, indptr, weights, x, cpu=_blocked_form, default=_segment_form)
+        blocks = _blocks(cols.shape[0], x)
+        form = _segment_form if blocks is None else _blocked_form
+        return jax.lax.platform_dependent(rows, cols, indptr, weights, x, blocks, cpu=form, default=_segment_form)
     return jax.lax.platform_dependent(rows, cols, indptr, weights, x, cpu=_csr_kernel, default=_segment_form)
 
 
@@ -41,21 +47,21 @@ def _csr_kernel(rows: Array, cols: Array, indptr: Array, weights: Array, x: Arra
     return BCSR((weights, cols, indptr), shape=(indptr.shape[0] - 1, x.shape[0])) @ x
 
 
-def _segment_form(rows: Array, cols: Array, indptr: Array, weights: Array, x: Array) -> Array:
+def _segment_form(rows: Array, cols: Array, indptr: Array, weights: Array, x: Array,
+                  blocks: "_Blocks | None" = None) -> Array:
     messages = _messages(cols, weights, x)
     y = jax.ops.segment_sum(messages, rows, indptr.shape[0] - 1, indices_are_sorted=True)
     return y.reshape(indptr.shape[0] - 1, *x.shape[1:])
 
 
-def _blocked_form(rows: Array, cols: Array, indptr: Array, weights: Array, x: Array) -> Array:
-    size, starts = _starts(cols, x)
-
-    def add(y: Array, start: Array) -> tuple[Array, None]:
-        into, of, weight = (jax.lax.dynamic_slice_in_dim(array, start[0], size) for array in (rows, cols, weights))
-        messages = jnp.where((jnp.arange(size) >= start[1])[:, None], _messages(of, weight, x), 0)
+def _blocked_form(rows: Array, cols: Array, indptr: Array, weights: Array, x: Array, blocks: "_Blocks") -> Array:
+    def add(y: Array, block: tuple[Array, Array]) -> tuple[Array, None]:
+        into, of, weight = _entries_of(block[0], blocks, rows, cols, weights)
+        messages = jnp.where((blocks.offsets >= block[1])[:, None], _messages(of, weight, x), 0)
         return y.at[into].add(messages, indices_are_sorted=True, mode="promise_in_bounds"), None
 
-    y, _ = jax.lax.scan(add, jnp.zeros((indptr.shape[0] - 1, math.prod(x.shape[1:])), x.dtype), starts)
+    start = _like(jnp.zeros((indptr.shape[0] - 1, math.prod(x.shape[1:])), x.dtype), rows, cols, weights, x)
+    y, _ = jax.lax.scan(add, start, (blocks.firsts, blocks.had))
     return y.reshape(indptr.shape[0] - 1, *x.shape[1:])
 
 
@@ -88,33 +94,18 @@ def _product_batched(axis_size: int, in_batched: Sequence[bool], rows: Array, co
     indptr = jnp.concatenate([jnp.zeros(1, jnp.int32), starts.reshape(-1)])
     heads = weights.shape[2 if in_batched[3] else 1:]
     weights = jnp.broadcast_to(weights, (axis_size, num_entries, *heads)).reshape(-1, *heads)
-    y = product(rows, cols, indptr, weights, x.reshape(-1, *trailing))
+    y = product(rows, cols, indptr, weights, x.reshape(axis_size * num_cols, *trailing) if in_batched[4] else x)
     return y.reshape(axis_size, num_rows, *trailing), True
 
 
-@jax.custom_batching.custom_vmap
 def pairs(rows: Array, cols: Array, a: Array, b: Array) -> Array:
     """[E], [E], [n, d] or [n, H, d], [m, d] or [m, H, d] -> [E] or [E, H]: <a_{row(e)}, b_{col(e)}> of every entry."""
-    if _block_of(cols, b) >= cols.shape[0]:
-        return _pairs_of(rows, cols, a, b)
-    return jax.lax.platform_dependent(rows, cols, a, b, cpu=_blocked_pairs, default=_pairs_of)
+    blocks = _blocks(cols.shape[0], b)
+    form = _pairs_at_once if blocks is None else _blocked_pairs
+    return jax.lax.platform_dependent(rows, cols, a, b, blocks, cpu=form, default=_pairs_at_once)
 
 
-@pairs.def_vmap
-def _pairs_batched(axis_size: int, in_batched: Sequence[bool], *operands: Array) -> tuple[Array, bool]:
-    whole = jax.vmap(_pairs_of, in_axes=[0 if batched else None for batched in in_batched])
-    each = [jax.ShapeDtypeStruct(x.shape[1:] if batched else x.shape, x.dtype)
-            for x, batched in zip(operands, in_batched, strict=True)]
-    if _block_of(each[1], each[3]) >= axis_size * each[1].shape[0]:
-        return whole(*operands), True
-
-    def in_turn(*operands: Array) -> Array:  # the blocks of one problem, then those of the next
-        return jax.lax.map(lambda problem: pairs(*problem), _broadcast_batch(axis_size, in_batched, operands))
-
-    return jax.lax.platform_dependent(*operands, cpu=in_turn, default=whole), True
-
-
-def _pairs_of(rows: Array, cols: Array, a: Array, b: Array) -> Array:
+def _pairs_at_once(rows: Array, cols: Array, a: Array, b: Array, blocks: "_Blocks | None" = None) -> Array:
     products = take(flatten_after(1, a), rows) * take(flatten_after(1, b), cols)
     # A product with ones: XLA's sum over a short last axis does not vectorise on a CPU and takes twice as long.
     heads = math.prod(a.shape[1:-1])
@@ -122,31 +113,50 @@ def _pairs_of(rows: Array, cols: Array, a: Array, b: Array) -> Array:
     return jnp.matmul(products, ones, precision=jax.lax.Precision.HIGHEST).reshape(cols.shape[0], *a.shape[1:-1])
 
 
-def _blocked_pairs(rows: Array, cols: Array, a: Array, b: Array) -> Array:
-    size, starts = _starts(cols, b)
+def _blocked_pairs(rows: Array, cols: Array, a: Array, b: Array, blocks: "_Blocks") -> Array:
+    def scores(first: Array) -> Array:
+        of_a, of_b = _entries_of(first, blocks, rows, cols)
+        return _pairs_at_once(of_a, of_b, a, b)
 
-    def put(found: Array, start: Array) -> tuple[Array, None]:
-        of_a, of_b = (jax.lax.dynamic_slice_in_dim(array, start[0], size) for array in (rows, cols))
-        return jax.lax.dynamic_update_slice_in_dim(found, _pairs_of(of_a, of_b, a, b), start[0], axis=0), None
-
-    return jax.lax.scan(put, jnp.zeros((cols.shape[0], *a.shape[1:-1]), a.dtype), starts)[0]
-
-
-def _block_of(entries: Array | jax.ShapeDtypeStruct, x: Array | jax.ShapeDtypeStruct) -> int:
-    """How many entries' rows of x stay within a block; all of them where there are no more."""
-    row_bytes = math.prod(x.shape[1:]) * x.dtype.itemsize
-    return min(entries.shape[0], max(1, _BLOCK_BYTES // max(1, row_bytes)))
+    found = jax.lax.map(scores, blocks.firsts)  # of the last block, only what the one before has not had
+    rest = cols.shape[0] - (found.shape[0] - 1) * found.shape[1]
+    return jnp.concatenate([found[:-1].reshape(-1, *found.shape[2:]), found[-1, found.shape[1] - rest:]])
 
 
-def _starts(entries: Array, x: Array) -> tuple[int, Array]:
-    """A block's size, and (its first entry, how many of its entries the block before has had) of every block.
+class _Blocks(NamedTuple):
+    """Blocks of entries, all of one size, so that one program serves them; the last may overlap the one before.
 
-    All blocks are of one size, so that one program serves them: the last one begins before the end of the one before.
+    They are arguments of the forms rather than read there, since JAX remembers what it traced by shapes alone.
     """
-    size, count = _block_of(entries, x), entries.shape[0]
-    begin = np.arange(0, count, size)
-    first = np.minimum(begin, count - size)
-    return size, jnp.asarray(np.stack([first, begin - first], axis=1), jnp.int32)
+
+    firsts: Array  # int32[B], the first entry of each
+    had: Array  # int32[B], how many of its entries the block before it has had
+    offsets: Array  # int32[size], from the first
+
+
+def _blocks(entries: int, x: Array) -> _Blocks | None:
+    """The blocks of so many entries, each of which gathers a row of x; None where all of them are one block."""
+    row_bytes = math.prod(x.shape[1:]) * x.dtype.itemsize
+    if entries * row_bytes <= _BLOCK_BYTES:
+        return None
+    size = max(1, _BLOCK_BYTES // row_bytes)
+    begin = np.arange(0, entries, size)
+    firsts = np.minimum(begin, entries - size)
+    return _Blocks(*(jnp.asarray(array, jnp.int32) for array in (firsts, begin - firsts, np.arange(size))))
+
+
+def _entries_of(first: Array, blocks: _Blocks, *arrays: Array) -> tuple[Array, ...]:
+    """The part of arrays [E, ...] that is of the block with this first entry."""
+    return tuple(jax.lax.dynamic_slice_in_dim(x, first, blocks.offsets.shape[0]) for x in arrays)
+
+
+def _like(start: Array, *operands: Array) -> Array:
+    """What a loop over these operands begins with: under `jax.shard_map` it must vary over the devices as they do.
+
+    JAX's own word for that changes from version to version; a zero computed from the operands does not.
+    """
+    varying = [x.reshape(-1)[0] != x.reshape(-1)[0] for x in operands]  # of a NaN alone, whose truth times 0 is 0 too
+    return start + 0 * jnp.sum(jnp.stack(varying), dtype=start.dtype)
 
 
 def _broadcast_batch(axis_size: int, in_batched: Sequence[bool], operands: Sequence[Array]) -> tuple[Array, ...]:

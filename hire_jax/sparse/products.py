@@ -28,7 +28,7 @@ def spmm(csr: CSR, weights: Array | None, x: Array, *, t_weights: Array | None =
       [n, ...] of x's dtype. Sums run in float32 for narrower types.
 
     Differentiable in weights and x to any order in reverse mode; `jax.vmap` over weights, x or both stays one
-    product. Rows without entries give 0.
+    product. Rows without entries give 0. With heads, a CPU goes over blocks of entries (`hire_jax.sparse.kernels`).
 
     Raises:
       ValueError: a shape does not fit the pattern, or x is not of floating dtype.

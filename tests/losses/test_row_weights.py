@@ -265,6 +265,7 @@ def test_only_the_proportions_of_weights_matter_however_small_those_of_linked_no
     ({"row_weights": {"b": np.array([1, np.inf, 1, 1])}}, r"row_weights\['b'\]: expected finite numbers in the rows"),
     ({"centred": True, "variant": "prototype"}, "centred: expected False with variant='prototype'.*got True"),
     ({"row_weights": [1]}, "row_weights: expected a dictionary by node type, got list"),
+    ({"row_weights": {"a": None}}, r"row_weights\['a'\]: expected one number a row, got None; leave 'a' out where"),
     ({"row_weights": {"d": np.ones(3)}}, r"row_weights: expected node types among \['a', 'b', 'c'\], got \['d'\]"),
     ({"row_weights": {"a": np.ones(5)}}, r"row_weights\['a'\]: expected shape \(6,\), one number a row, got \(5,\)"),
     ({"row_weights": {"b": np.array([1, 1, -2.0, 1])}}, r"row_weights\['b'\]: expected numbers of at least 0, got -2"),

@@ -38,8 +38,10 @@ def product(rows: Array, cols: Array, indptr: Array, weights: Array, x: Array) -
         return jnp.zeros((indptr.shape[0] - 1, *x.shape[1:]), x.dtype)
     if weights.ndim == 2:  # the kernel knows no heads, and one product a head costs more than the plain form
         blocks = _blocks(cols.shape[0], x)
-        form = _segment_form if blocks is None else _blocked_form
-        return jax.lax.platform_dependent(rows, cols, indptr, weights, x, blocks, cpu=form, default=_segment_form)
+        if blocks is None:
+            return _segment_form(rows, cols, indptr, weights, x)
+        return jax.lax.platform_dependent(rows, cols, indptr, weights, x, blocks, cpu=_blocked_form,
+                                          default=_segment_form)
     return jax.lax.platform_dependent(rows, cols, indptr, weights, x, cpu=_csr_kernel, default=_segment_form)
 
 
@@ -101,8 +103,9 @@ def _product_batched(axis_size: int, in_batched: Sequence[bool], rows: Array, co
 def pairs(rows: Array, cols: Array, a: Array, b: Array) -> Array:
     """[E], [E], [n, d] or [n, H, d], [m, d] or [m, H, d] -> [E] or [E, H]: <a_{row(e)}, b_{col(e)}> of every entry."""
     blocks = _blocks(cols.shape[0], b)
-    form = _pairs_at_once if blocks is None else _blocked_pairs
-    return jax.lax.platform_dependent(rows, cols, a, b, blocks, cpu=form, default=_pairs_at_once)
+    if blocks is None:
+        return _pairs_at_once(rows, cols, a, b)
+    return jax.lax.platform_dependent(rows, cols, a, b, blocks, cpu=_blocked_pairs, default=_pairs_at_once)
 
 
 def _pairs_at_once(rows: Array, cols: Array, a: Array, b: Array, blocks: "_Blocks | None" = None) -> Array:

@@ -4,10 +4,12 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from typing import Any
 
 import numpy as np
+
+from hire_jax.identity import identifying
 
 
 def key(config: Any) -> str:
@@ -23,12 +25,11 @@ def key(config: Any) -> str:
 def plain(value: Any, where: str) -> Any:
     """A value as JSON gives it back: dataclasses and mappings as dicts, tuples as lists, no numpy scalars.
 
-    A field whose metadata says `omit_default` is left out while it has its default: a setting that a later version
-    adds then leaves the keys of older cells as they were.
+    Of a dataclass only what `identifying` gives: a setting that a later version adds leaves the keys of older cells as
+    they were.
     """
     if is_dataclass(value) and not isinstance(value, type):
-        value = {field.name: getattr(value, field.name) for field in fields(value)
-                 if not (field.metadata.get("omit_default") and getattr(value, field.name) == field.default)}
+        value = identifying(value)
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, Mapping):

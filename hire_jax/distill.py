@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from hire_jax import terms
+from hire_jax.identity import LATER
 from hire_jax.supervised import cross_entropy
 from hire_jax.terms import Edges
 
 Weight = float | Callable[[jax.Array], Any]  # a number, or an optax schedule over epochs
 TERMS = ("supervised", "soft_target_kl", "type_pair_correlation", "attention_map_kl")
-LATER: Any = {"omit_default": True}  # settings added later: left out of a cell's key while they are the default
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ TREES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text()) for path
 # room -> (other rooms it may import, third-party packages it may import)
 ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "files": (set(), set()),
+    "identity": (set(), set()),
     "losses": (set(), {"jax", "optax", "numpy"}),
     "sparse": (set(), {"jax", "numpy"}),
     "graph": ({"sparse"}, {"jax", "jraph", "numpy", "scipy"}),
@@ -31,15 +32,15 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "supervised": (set(), {"jax", "optax"}),
     "positions": ({"files", "graph"}, {"numpy", "scipy"}),
     "terms": ({"graph", "losses"}, {"jax"}),
-    "distill": ({"supervised", "terms"}, {"jax"}),
+    "distill": ({"identity", "supervised", "terms"}, {"jax"}),
     "conflicts": (set(), {"jax"}),
     "teachers": ({"_version", "data", "files", "models"}, {"jax", "numpy"}),
     "sampling": ({"graph", "models", "sparse", "teachers"}, {"jax", "jraph", "numpy", "scipy"}),
     "training": ({"checkpoint", "conflicts", "data", "distill", "graph", "metrics", "models", "sparse", "supervised",
                   "teachers"}, {"jax", "flax", "numpy", "optax"}),
     "checkpoint": ({"_version", "files"}, {"jax", "flax", "numpy", "optax", "orbax"}),
-    "parallel": ({"checkpoint", "distill", "graph", "metrics", "models", "sampling", "sparse", "supervised", "terms",
-                  "training"}, {"jax", "flax", "numpy", "optax"}),
+    "parallel": ({"checkpoint", "distill", "graph", "identity", "metrics", "models", "sampling", "sparse",
+                  "supervised", "terms", "training"}, {"jax", "flax", "numpy", "optax"}),
     "interop": ({"data", "files", "graph", "sparse"}, {"jax", "networkx", "numpy", "torch", "torch_geometric"}),
     "_version": (set(), set()),
 }

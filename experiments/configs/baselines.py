@@ -6,10 +6,11 @@ grid `SEARCH`, 3 seeds each, and keeps the highest validation macro-F1.
 """
 
 import dataclasses
-from typing import Any, Literal
+from typing import Literal
+
+from hire_jax.identity import LATER
 
 Features = Literal["all", "target", "none"]
-LATER: Any = {"omit_default": True}  # settings added later: left out of a cell's key while they are the default
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from hire_jax import Objective
-from hire_jax.distill import LATER
+from hire_jax.identity import LATER
 
 STUDENT = Objective()
 NODE = Objective(soft_target_kl=4.0, temperature=2.0)

@@ -1,6 +1,5 @@
 """`parallel.fit`: training on sampled batches, one a device, with checkpoints."""
 
-import dataclasses
 import json
 import time
 from collections import deque
@@ -16,6 +15,7 @@ import optax
 
 from hire_jax.checkpoint import CheckpointError, Checkpoints, Stop, graceful_stop
 from hire_jax.distill import Objective
+from hire_jax.identity import identifying
 from hire_jax.parallel.checks import check_model, check_objective, check_validation
 from hire_jax.parallel.devices import Devices, Form
 from hire_jax.parallel.evaluate import labels_of, scores_of
@@ -152,10 +152,8 @@ class Run:
         self.settings: dict[str, Any] = {
             "model": repr(model), "source": self.steps.signature(), "monitor": monitor, "seed": seed,
             "validation": None if validation is None else validation.signature(),
-            "objective": {field.name: repr(_plain(getattr(objective, field.name)))
-                          for field in dataclasses.fields(objective) if field.name != "others" and not (
-                              # an option that a later version adds is no other run while it has its default
-                              field.metadata.get("omit_default") and getattr(objective, field.name) == field.default)},
+            "objective": {name: repr(_plain(value)) for name, value in identifying(objective).items()
+                          if name != "others"},
             "others": {name: _plain(weight) for name, weight in dict(objective.others).items()}}
         take = partial(train_step, model=model, objective=objective, optimizer=optimizer)
         ahead = devices.form == "jit"

@@ -62,8 +62,8 @@ def _blocked_form(rows: Array, cols: Array, indptr: Array, weights: Array, x: Ar
         messages = jnp.where((blocks.offsets >= block[1])[:, None], _messages(of, weight, x), 0)
         return y.at[into].add(messages, indices_are_sorted=True, mode="promise_in_bounds"), None
 
-    start = _like(jnp.zeros((indptr.shape[0] - 1, math.prod(x.shape[1:])), x.dtype), rows, cols, weights, x)
-    y, _ = jax.lax.scan(add, start, (blocks.firsts, blocks.had))
+    zeros = jnp.zeros((indptr.shape[0] - 1, math.prod(x.shape[1:])), x.dtype)
+    y, _ = jax.lax.scan(add, _varying_as(zeros, rows, cols, weights, x), (blocks.firsts, blocks.had))
     return y.reshape(indptr.shape[0] - 1, *x.shape[1:])
 
 
@@ -153,7 +153,7 @@ def _entries_of(first: Array, blocks: _Blocks, *arrays: Array) -> tuple[Array, .
     return tuple(jax.lax.dynamic_slice_in_dim(x, first, blocks.offsets.shape[0]) for x in arrays)
 
 
-def _like(start: Array, *operands: Array) -> Array:
+def _varying_as(start: Array, *operands: Array) -> Array:
     """What a loop over these operands begins with: under `jax.shard_map` it must vary over the devices as they do.
 
     JAX's own word for that changes from version to version; a zero computed from the operands does not.

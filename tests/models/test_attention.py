@@ -13,6 +13,7 @@ from hire_jax.metapaths import metapath_graph
 from hire_jax.models import HAN, GATLayer, HANLayer, SimpleHGN, SimpleHGNLayer
 from hire_jax.models.dense_attention import dense_attention
 from hire_jax.models.sage import unit_rows
+from hire_jax.sparse import CSR, edge_sum, segment_softmax, spmm
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -256,6 +257,23 @@ def test_blocks_of_rows_equal_the_whole_matrix(pairs):
     g = jax.random.normal(jax.random.key(0), value.shape)
     for ours, theirs in zip(pullback(g), expected_pullback(g), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the blocks of edges are the CPU's")
+def test_all_pairs_need_less_memory_than_the_edges_where_a_twentieth_is_linked(rng):
+    nodes, heads = 1024, 8
+    linked = rng.random((nodes, nodes)) < blocks._DENSE_ABOVE
+    csr = CSR.from_sorted(*np.nonzero(linked), (nodes, nodes))
+
+    def edges(v, u, x):
+        return spmm(csr, segment_softmax(jax.nn.leaky_relu(edge_sum(csr, v, u), 0.2), csr.rows, nodes), x)
+
+    def temporaries(function):
+        gradient = jax.grad(lambda *a: jnp.sum(function(*a) ** 2), argnums=(0, 1, 2))
+        ones = jnp.ones((nodes, heads)), jnp.ones((nodes, heads)), jnp.ones((nodes, heads, 8))
+        return jax.jit(gradient).lower(*ones).compile().memory_analysis().temp_size_in_bytes
+
+    assert 0 < temporaries(lambda *a: dense_attention(jnp.asarray(linked), *a)) < temporaries(edges)
 
 
 def test_dense_attention_maps_over_seeds(pairs):

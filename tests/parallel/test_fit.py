@@ -12,7 +12,7 @@ import pytest
 
 from hire_jax import Objective, TrainingError, parallel
 from hire_jax.checkpoint import CheckpointError, Checkpoints
-from hire_jax.distill import LATER
+from hire_jax.identity import LATER
 from hire_jax.models import MLP, RGCN
 from hire_jax.parallel import step as steps
 from hire_jax.sampling import BatchSource, HostGraph

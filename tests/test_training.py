@@ -238,6 +238,22 @@ def test_batches_of_seeds_change_nothing(dataset, base):
     assert_same(fit(Small(), dataset, **SETTINGS, seed_batch=2), base, rtol=1e-4, atol=1e-5)  # two, then one
 
 
+def test_seeds_one_after_another_take_no_step_after_their_end(dataset, base):
+    steps = []
+
+    def update(gradient, state, params=None):
+        jax.debug.callback(lambda: steps.append(1))
+        return gradient, state
+
+    counting = optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+    adam = optax.flatten(optax.adamw(SETTINGS["learning_rate"], weight_decay=1e-3))  # what `fit` takes by itself
+    result = fit(Small(), dataset, **SETTINGS, seed_batch=1, optimizer=optax.chain(counting, adam))
+    jax.effects_barrier()
+    assert_same(result, base, rtol=1e-4, atol=1e-5)
+    ends = base.metrics["epochs"]
+    assert len(steps) == ends.sum() < len(ends) * ends.max()
+
+
 needs_eight_devices = pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices, real or fake")
 
 

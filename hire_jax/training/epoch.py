@@ -84,11 +84,16 @@ def replaced(fresh: Params, given: Params) -> Params:
     return jax.tree.map(jnp.array, given)
 
 
+def is_active(state: SeedState, *, epochs: int, patience: int) -> jax.Array:
+    """bool: whether a seed has epochs left, and patience."""
+    return (state.epoch < epochs) & (state.epoch - state.best_epoch < patience)
+
+
 def train_epoch(state: SeedState, data: Data, teacher: ModelOutput | RandomTeacher | None, *, model: nn.Module,
                 objective: Objective, optimizer: optax.GradientTransformation, monitor: Monitor, patience: int,
                 epochs: int, num_classes: int) -> tuple[SeedState, dict[str, jax.Array]]:
     """One gradient step on the training nodes and one look at the validation nodes."""
-    active = (state.epoch < epochs) & (state.epoch - state.best_epoch < patience)
+    active = is_active(state, epochs=epochs, patience=patience)
     edges = {edge_type: (r.senders, r.receivers) for edge_type, r in data.graph.relations.items()}
 
     if isinstance(teacher, RandomTeacher):
@@ -119,7 +124,7 @@ def train_epoch(state: SeedState, data: Data, teacher: ModelOutput | RandomTeach
     new = SeedState(key=state.key, params=params, log_variances=log_variances, opt_state=opt_state,
                     best_params=best_params, best_score=jnp.where(better, score, state.best_score),
                     best_epoch=jnp.where(better, state.epoch + 1, state.best_epoch), epoch=state.epoch + 1)
-    # A finished seed only waits for the others: it keeps its count, so that it cannot wake again.
+    # A finished seed that is mapped with others waits for them: it keeps its count, so that it cannot wake again.
     return new._replace(epoch=jnp.where(active, new.epoch, state.epoch)), records
 
 

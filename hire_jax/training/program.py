@@ -17,7 +17,7 @@ from hire_jax.models.output import ModelOutput
 from hire_jax.teachers import RandomTeacher
 from hire_jax.training import leaks
 from hire_jax.training.checks import LabelledGraph, check_arguments, teacher_is_paired
-from hire_jax.training.epoch import Data, Monitor, Params, SeedState, initial_states, train_epoch
+from hire_jax.training.epoch import Data, Monitor, Params, SeedState, initial_states, is_active, train_epoch
 
 
 class Program(NamedTuple):
@@ -70,7 +70,11 @@ def compile_fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objectiv
     spare = 0 if mesh is None else -len(seed_list) % mesh.size
     if seed_batch is None:
         seed_batch = _cached_seeds(model, data.graph) if jax.default_backend() == "cpu" else len(seed_list)
-    run_chunk = partial(_over_seeds, partial(_scan_epochs, seed_epoch, chunk), seed_batch, paired)
+    if seed_batch == 1:
+        run_seed = partial(_epochs_of_one, seed_epoch, partial(is_active, epochs=epochs, patience=patience), chunk)
+    else:
+        run_seed = partial(_scan_epochs, seed_epoch, chunk)
+    run_chunk = partial(_over_seeds, run_seed, seed_batch, paired)
     if mesh is not None:
         over_seeds, everywhere = PartitionSpec("seed"), PartitionSpec()
         run_chunk = jax.shard_map(run_chunk, mesh=mesh, check_vma=False, out_specs=over_seeds,
@@ -109,6 +113,29 @@ def _over_seeds(run: Callable, batch: int, paired: bool, state: SeedState, data:
 def _scan_epochs(epoch: Callable, length: int, state: SeedState, data: Data,
                  teacher: ModelOutput | RandomTeacher | None) -> tuple[SeedState, dict[str, jax.Array]]:
     return jax.lax.scan(lambda carry, _: epoch(carry, data, teacher), state, None, length=length)
+
+
+def _epochs_of_one(epoch: Callable, active: Callable[[SeedState], jax.Array], length: int, state: SeedState, data: Data,
+                   teacher: ModelOutput | RandomTeacher | None) -> tuple[SeedState, dict[str, jax.Array]]:
+    """As `_scan_epochs`, but ends with its seed: one that has lost patience costs the seeds after it no time.
+
+    Mapped over seeds it would go on to the last one's end, and select between old and new states at every epoch.
+    """
+    shapes = jax.eval_shape(epoch, state, data, teacher)[1]
+    unwritten = {name: jnp.full((length, *of.shape), jnp.nan if jnp.issubdtype(of.dtype, jnp.floating) else 0, of.dtype)
+                 for name, of in shapes.items()}  # as an epoch after the end records itself
+
+    def more(carry: tuple[jax.Array, SeedState, dict[str, jax.Array]]) -> jax.Array:
+        done, state, _ = carry
+        return (done < length) & active(state)
+
+    def step(carry: tuple[jax.Array, SeedState, dict[str, jax.Array]]) -> Any:
+        done, state, records = carry
+        state, seen = epoch(state, data, teacher)
+        return done + 1, state, {name: records[name].at[done].set(value) for name, value in seen.items()}
+
+    _, state, records = jax.lax.while_loop(more, step, (jnp.int32(0), state, unwritten))
+    return state, records
 
 
 def _output_shapes(model: nn.Module, graph: HeteroGraph) -> ModelOutput:

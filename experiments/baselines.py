@@ -85,7 +85,7 @@ def main(settings: Settings, console: Console | None = None) -> dict[tuple[str, 
     unknown = [model for model in settings.models if model not in MODELS]
     if unknown:
         raise SystemExit(f"--models: unknown model {unknown[0]!r}; configured are {', '.join(MODELS)}")
-    store = ResultStore(settings.out)
+    store = ResultStore(settings.out, checkpoints=settings.checkpoints)
     cells: dict[tuple[str, str], Cell] = {}
     with resumable(settings.out, console):
         for name in settings.datasets:

@@ -68,7 +68,7 @@ def main(settings: Settings, console: Console | None = None) -> dict[str, Cell]:
     tables = [Table(part, baseline, {(name, model): make(cells[name], model)
                                      for name in datasets for model in settings.backbones})
               for part, make, baseline in parts(settings)]
-    store = ResultStore(settings.out)
+    store = ResultStore(settings.out, checkpoints=settings.checkpoints)
     for dataset in datasets.values():
         console.print(f"{dataset!r}", soft_wrap=True, highlight=False)
     every = with_needed(job for table in tables for rows in table.jobs.values() for job in rows)

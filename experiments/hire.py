@@ -85,7 +85,7 @@ def main(settings: Settings, console: Console | None = None) -> list[hj.report.R
     dataset = hj.load_dataset(settings.dataset, root=settings.root, split=settings.split)
     check_relations(settings, dataset)
     jobs = list(plan(settings, dataset))
-    store = ResultStore(settings.out)
+    store = ResultStore(settings.out, checkpoints=settings.checkpoints)
     console.print(f"{dataset!r}\n{len(jobs)} cells of {settings.seeds} seeds on {jax.device_count()} "
                   f"{jax.default_backend()} device(s); results in {settings.out}", soft_wrap=True, highlight=False)
 

@@ -59,7 +59,7 @@ def main(settings: Settings, console: Console | None = None) -> None:
         raise SystemExit(f"--studies: expected at least one of {', '.join(STUDIES)}")
     if settings.smoke:
         settings = dataclasses.replace(settings, epochs=settings.epochs or 3, out=settings.out / "smoke", seeds=2)
-    store = ResultStore(settings.out, console=None)
+    store = ResultStore(settings.out, checkpoints=settings.checkpoints)
     if not settings.render:
         setups = {name: setups_of(name, settings) for name in settings.studies}
         with resumable(settings.out, console):

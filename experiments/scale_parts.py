@@ -53,10 +53,10 @@ def run(scale: Scale, part: Part, out: Path, cache: Path, console: Console) -> N
     else:
         graph = opened(scale.recipe(part.share), cache)
         metrics, facts, history = (_memory(scale, part, graph) if part.kind == "memory" else
-                                   _network(scale, part, graph, out, console))
+                                   _network(scale, part, graph, store, console))
     store.append(config(scale, part), seeds=[scale.seed], metrics=metrics, facts=facts, history=history,
                  seconds=time.perf_counter() - start)
-    shutil.rmtree(_checkpoints(scale, part, out), ignore_errors=True)  # what they were for is in the store
+    shutil.rmtree(store.unfinished(config(scale, part)), ignore_errors=True)  # what they were for is in the store
 
 
 def _graph(scale: Scale, part: Part, cache: Path, console: Console) -> Found:
@@ -70,19 +70,19 @@ def _graph(scale: Scale, part: Part, cache: Path, console: Console) -> Found:
     return {"nodes": [graph.nodes], "edges": [graph.edges]}, facts, {}
 
 
-def _network(scale: Scale, part: Part, graph: MappedGraph, out: Path, console: Console) -> Found:
+def _network(scale: Scale, part: Part, graph: MappedGraph, store: ResultStore, console: Console) -> Found:
     """Trains a network by sampling, then takes its outputs on the whole graph; a teacher's are kept."""
     expert = config(scale, Part("teacher", part.share))
-    rows = out / "teachers" / key(expert)
+    rows = store.folder / "teachers" / key(expert)
     teacher = None
     if part.kind == "HIRE":
         try:
             teacher = TeacherRows(rows, config=plain(expert, "config"))
         except (FileNotFoundError, TeacherError) as error:
             raise SystemExit(f"{error}\nTo train that teacher again, remove the line of {key(expert)} from "
-                             f"{out / 'results.jsonl'}") from error
+                             f"{store.folder / 'results.jsonl'}") from error
     with Watch() as training:
-        result = _trained(scale, part, graph, teacher, out, console)
+        result = _trained(scale, part, graph, teacher, store, console)
     start = time.perf_counter()
     console.print(f"{part.label}: outputs on the whole graph", highlight=False)
     with Watch() as forward:
@@ -104,7 +104,7 @@ def _network(scale: Scale, part: Part, graph: MappedGraph, out: Path, console: C
     return metrics, facts, {name: values[None] for name, values in result.history.items()}
 
 
-def _trained(scale: Scale, part: Part, graph: MappedGraph, teacher: TeacherRows | None, out: Path,
+def _trained(scale: Scale, part: Part, graph: MappedGraph, teacher: TeacherRows | None, store: ResultStore,
              console: Console) -> SampledFit:
     """`hire_jax.parallel.fit` on a random part of the training nodes that is as large as the steps can see."""
     hidden = scale.teacher_hidden if part.kind == "teacher" else scale.student_hidden
@@ -120,9 +120,9 @@ def _trained(scale: Scale, part: Part, graph: MappedGraph, teacher: TeacherRows 
     source = _source(scale, graph, nodes, scale.batch_size, uniform=uniform, teacher=teacher)
     validation = _source(scale, graph, _some(graph.splits["val"], scale.validation_nodes, scale.seed),
                          scale.batch_size, shuffle=False)
-    settled = plain(config(scale, part), "config")
+    settled = config(scale, part)
     with (track(epochs * in_epoch, part.label, console=console) as tracker,
-          Checkpoints(_checkpoints(scale, part, out), config=settled) as checkpoints):
+          Checkpoints(store.unfinished(settled), config=plain(settled, "config")) as checkpoints):
         tracker.update(0, f"{part.label}: compiling")  # a first step with that in it tells nothing of the others
         return hj.parallel.fit(
             _model(scale, graph, hidden), source, validation=validation, objective=objective, epochs=epochs,
@@ -175,10 +175,6 @@ def _rates(result: SampledFit, scale: Scale) -> dict[str, float | None]:
     seeds = result.metrics["steps"] * scale.batch_size * scale.devices
     return {"nodes_a_second": result.nodes / result.seconds, "edges_a_second": result.edges / result.seconds,
             "seeds_a_second": seeds / result.seconds, "waited_share": result.waited_seconds / result.seconds}
-
-
-def _checkpoints(scale: Scale, part: Part, out: Path) -> Path:
-    return out / "checkpoints" / key(config(scale, part))
 
 
 def _progress(tracker: Tracker, label: str, in_epoch: int) -> Any:

@@ -38,6 +38,9 @@ class TrainingSettings(RunSettings):
     """Spread the seeds over this many devices. On a CPU, makes so many of it, to try things out."""
     smoke: bool = False
     """Narrow models, few epochs, 2 seeds: shows in a minute that everything runs. Kept apart in OUT/smoke."""
+    checkpoints: bool = False
+    """Keep the state of the cell that is being trained, every ten epochs, in OUT/checkpoints: after a kill the same
+    command goes on within the cell, to the same bits. For cells of many minutes; one process at a time."""
 
 
 @dataclasses.dataclass(frozen=True)

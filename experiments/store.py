@@ -69,7 +69,8 @@ class ResultStore:
         cell = store.finished(config) or store.append(config, seeds=..., metrics=..., history=...)
 
     `environment` stands in every line; by default it is collected at the first append. Warnings go to
-    `console` (default: standard error). The folder is made at the first append, not before.
+    `console` (default: standard error). The folder is made at the first append, not before. With `checkpoints` a cell
+    that is being trained has its states in `unfinished(config)`.
     """
 
     def __init__(
@@ -78,11 +79,16 @@ class ResultStore:
         *,
         environment: Mapping[str, Any] | None = None,
         console: Console | None = None,
+        checkpoints: bool = False,
     ) -> None:
-        self.folder = Path(folder)
+        self.folder, self.checkpoints = Path(folder), checkpoints
         self._environment = None if environment is None else dict(environment)
         self._console = console
         self._reported: set[tuple[Path, int]] = set()
+
+    def unfinished(self, config: Any) -> Path:
+        """The folder of a cell's checkpoints, which nobody needs once it is finished."""
+        return self.folder / "checkpoints" / key(config)
 
     def append(
         self,

@@ -63,7 +63,7 @@ def main(settings: Settings, console: Console | None = None) -> None:
     table = asked(settings)
     if settings.smoke:
         settings = dataclasses.replace(settings, epochs=settings.epochs or 3, out=settings.out / "smoke")
-    store = ResultStore(settings.out, console=None)
+    store = ResultStore(settings.out, checkpoints=settings.checkpoints)
     if settings.compare:
         tables_report.compare(settings.table, table, store, console)
         return

@@ -74,7 +74,7 @@ def fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objective | None
     compile_seconds = time.perf_counter() - start
 
     start = time.perf_counter()
-    state, count, done = program.state, len(program.seeds), 0
+    state, count, done, earlier = program.state, len(program.seeds), 0, 0.0
     rounds = -(-epochs // chunk)
     records = {name: np.zeros((count, rounds * chunk), of_chunk.dtype) for name, of_chunk in program.records.items()}
     with ExitStack() as stack:
@@ -82,7 +82,7 @@ def fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objective | None
         if checkpoints is not None:
             stop = stack.enter_context(graceful_stop())
             if (found := checkpoints.restore({"state": state, "records": records})) is not None:
-                done, records = found.step, found.state["records"]
+                done, records, earlier = found.step, found.state["records"], found.place["seconds"]
                 state = jax.tree.map(lambda ours, theirs: jax.device_put(ours, theirs.sharding), found.state["state"],
                                      state)
         while done < epochs and (done == 0 or records["active"][:, done - 1].any()):
@@ -93,7 +93,8 @@ def fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objective | None
             history = {name: values[:, :done] for name, values in records.items()}
             check_finite(history, program.seeds)
             if checkpoints is not None:
-                checkpoints.save(done, {"state": state, "records": records})
+                checkpoints.save(done, {"state": state, "records": records},
+                                 place={"seconds": earlier + time.perf_counter() - start})
             if progress is not None:
                 progress(min(done, epochs), history)
             if stop is not None and stop.requested:
@@ -102,6 +103,6 @@ def fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objective | None
         if checkpoints is not None:
             checkpoints.wait()
     history = {name: values[:, :done] for name, values in records.items()}
-    seconds = time.perf_counter() - start
+    seconds = earlier + time.perf_counter() - start
     state = jax.tree.map(lambda rows: rows[:count] if len(rows) > count else rows, state)
     return result_of(model, program.data, state, history, program.seeds, dataset.num_classes, seconds, compile_seconds)

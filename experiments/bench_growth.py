@@ -9,7 +9,7 @@ Two questions, answered in one run:
              between one pair of types (and back), where the package makes one product of them, and every relation
              from a node type of its own (and back), where it cannot. Printed: the seconds 128 of them compile.
 
-Time is that of an epoch of `hire_jax.fit`, as in experiments.bench: value and gradient of the loss, AdamW, and a look
+Time is that of an epoch of `hire_jax.fit`, ten to a call as there: value and gradient of the loss, AdamW, and a look
 at the validation nodes. Medians over --repeats turns, every size once a turn. Compile seconds are those of one call
 of `compile_fit`, tracing and the first parameters included. Memory is what XLA's analysis of the compiled program
 says: arguments (graph, parameters and optimiser state), results that take none of their places, and temporaries;
@@ -46,6 +46,7 @@ from experiments.console import track
 from experiments.environment import environment
 from experiments.memory import use_heap_for_large_arrays
 
+CHUNK = 10  # epochs a call, as in `fit`: at every call a large program's temporaries are mapped and faulted in anew
 FIT_FROM = 100_000  # edges from which on the slope is fitted: below, fixed costs of a step count
 ONE_PAIR, OWN_PAIRS = "one pair of types", "a pair each"
 
@@ -87,8 +88,7 @@ class Point:
         model = network(dataset, settings)
         edges = sum(graph.num_edges.values())
         start = time.perf_counter()
-        # Short epochs are timed several at a time, so that one timing stays far above the clock's and the call's cost.
-        self.epochs = OurEpochs(dataset, model, epochs=max(1, min(10, 1_000_000 // max(edges, 1))))
+        self.epochs = OurEpochs(dataset, model, epochs=CHUNK)
         compile_seconds = time.perf_counter() - start
         self.facts: dict[str, Any] = {
             "edges": edges, "nodes": sum(graph.num_nodes.values()), "relations": len(graph.edge_types),

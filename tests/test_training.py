@@ -19,7 +19,7 @@ from hire_jax.checkpoint import Checkpoints
 from hire_jax.data import synthetic_hetero
 from hire_jax.models import HGT, RGCN, ModelOutput
 from hire_jax.models.dropout import Dropout
-from hire_jax.training import TrainingError, fit, named_key, predict
+from hire_jax.training import TrainingError, compile_fit, fit, named_key, predict
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -252,6 +252,22 @@ def test_seeds_one_after_another_take_no_step_after_their_end(dataset, base):
     assert_same(result, base, rtol=1e-4, atol=1e-5)
     ends = base.metrics["epochs"]
     assert len(steps) == ends.sum() < len(ends) * ends.max()
+
+
+def test_seeds_one_after_another_trace_no_more_than_mapped_ones(dataset):
+    traced = []
+
+    class Counting(Small):
+        def __call__(self, graph, *, train=False):
+            traced.append(train)
+            return super().__call__(graph, train=train)
+
+    def traces(seed_batch):
+        traced.clear()
+        compile_fit(Counting(), dataset, **SETTINGS, seed_batch=seed_batch)
+        return list(traced)
+
+    assert traces(1) == traces(3) and len(traced) >= 3  # shapes, a gradient, a look at the validation nodes
 
 
 needs_eight_devices = pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices, real or fake")

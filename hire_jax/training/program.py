@@ -69,7 +69,7 @@ def compile_fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objectiv
     # Devices that would have one seed less repeat the last one: all run one program, and its records are dropped.
     spare = 0 if mesh is None else -len(seed_list) % mesh.size
     if seed_batch is None:
-        seed_batch = _cached_seeds(model, data.graph) if jax.default_backend() == "cpu" else len(seed_list)
+        seed_batch = _cached_seeds(shapes) if jax.default_backend() == "cpu" else len(seed_list)
     if seed_batch == 1:
         run_seed = partial(_epochs_of_one, seed_epoch, partial(is_active, epochs=epochs, patience=patience), chunk)
     else:
@@ -121,6 +121,7 @@ def _epochs_of_one(epoch: Callable, active: Callable[[SeedState], jax.Array], le
 
     Mapped over seeds it would go on to the last one's end, and select between old and new states at every epoch.
     """
+    epoch = jax.jit(epoch)  # traced once, for its shapes and for the loop
     shapes = jax.eval_shape(epoch, state, data, teacher)[1]
     unwritten = {name: jnp.full((length, *of.shape), jnp.nan if jnp.issubdtype(of.dtype, jnp.floating) else 0, of.dtype)
                  for name, of in shapes.items()}  # as an epoch after the end records itself
@@ -142,9 +143,8 @@ def _output_shapes(model: nn.Module, graph: HeteroGraph) -> ModelOutput:
     return jax.eval_shape(lambda key: model.init_with_output(key, graph)[0], jax.random.key(0))
 
 
-def _cached_seeds(model: nn.Module, graph: HeteroGraph) -> int:
+def _cached_seeds(shapes: ModelOutput) -> int:
     """How many seeds' activations of the largest layer stay within 4 MiB."""
-    shapes = _output_shapes(model, graph)
     layers = [{"logits": shapes.logits}, *shapes.hidden]
     largest = max(sum(x.size * x.dtype.itemsize for x in layer.values()) for layer in layers)
     return max(1, 4 * 2 ** 20 // largest)

@@ -1,9 +1,7 @@
 """One cell of an experiment, trained and put on disk: the same for every script."""
 
-import shutil
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from typing import Any
 
 import flax.traverse_util
@@ -12,9 +10,8 @@ import numpy as np
 
 import hire_jax as hj
 from experiments.console import Tracker
-from experiments.keys import key, plain
+from experiments.keys import key
 from experiments.store import ResultStore
-from hire_jax.checkpoint import Checkpoints
 
 
 def train_cell(name: str, config: Mapping[str, Any], store: ResultStore, tracker: Tracker, done: float, *,
@@ -25,7 +22,7 @@ def train_cell(name: str, config: Mapping[str, Any], store: ResultStore, tracker
 
     Args:
       name: for the progress bar; config: what the line is found by.
-      store: where the line goes, and with its `checkpoints` the states on the way there.
+      store: where the line goes, and the states on the way there if it keeps them.
       keep: keeps the parameters too, before the line, so that no finished cell is without them.
       record: False trains again what has a line, for its parameters.
       facts: what else the line says of the result.
@@ -36,8 +33,7 @@ def train_cell(name: str, config: Mapping[str, Any], store: ResultStore, tracker
 
     tracker.update(done, f"{name}: compiling")
     start = time.perf_counter()
-    folder = store.unfinished(config)
-    with Checkpoints(folder, config=plain(config, "config")) if store.checkpoints else nullcontext() as checkpoints:
+    with store.checkpoints(config) as checkpoints:
         result = hj.fit(**arguments, progress=progress, checkpoints=checkpoints)
     if keep:
         store.save_arrays(key(config), flax.traverse_util.flatten_dict(result.params, sep="/"))
@@ -48,8 +44,7 @@ def train_cell(name: str, config: Mapping[str, Any], store: ResultStore, tracker
                             "train_seconds": result.seconds, "milliseconds_per_step": 1000 * result.seconds / epochs,
                             **facts(result)},
                      seconds=time.perf_counter() - start)
-    if store.checkpoints:
-        shutil.rmtree(folder)
+    store.forget_checkpoints(config)
     return result
 
 

@@ -1,7 +1,8 @@
 """Keeps glibc from returning large temporaries to the system at every call.
 
 An allocation over 32 MiB is mapped afresh and returned when freed; its pages are then zeroed and faulted in at
-every step, which on a CPU can cost more than the arithmetic (docs/performance.md). Linux with glibc only.
+every step, which on a CPU can cost more than the arithmetic (docs/performance.md). Linux with glibc only, and only in
+part: a thread of XLA's has a heap of 64 MiB, so what is larger is mapped afresh there whatever is set here.
 """
 
 import ctypes

@@ -8,7 +8,6 @@ JSON holds the scale, the part, and the folders for results and graphs. Its resu
 import contextlib
 import dataclasses
 import json
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -28,7 +27,6 @@ from experiments.scale_graph import MappedGraph, folder_of, make, opened, whole
 from experiments.scale_memory import Watch, largest_resident_set
 from experiments.scale_plan import Part, Scale, config
 from experiments.store import ResultStore
-from hire_jax.checkpoint import Checkpoints
 from hire_jax.parallel import SampledFit
 from hire_jax.sampling import BatchSource
 from hire_jax.teachers import TeacherError, TeacherRows, save_teacher_rows
@@ -46,7 +44,7 @@ def run(scale: Scale, part: Part, out: Path, cache: Path, console: Console) -> N
       console: for progress.
     """
     use_heap_for_large_arrays()
-    store = ResultStore(out, console=console)
+    store = ResultStore(out, console=console, checkpoints=True)
     start = time.perf_counter()
     if part.kind == "graph":
         metrics, facts, history = _graph(scale, part, cache, console)
@@ -56,7 +54,7 @@ def run(scale: Scale, part: Part, out: Path, cache: Path, console: Console) -> N
                                    _network(scale, part, graph, store, console))
     store.append(config(scale, part), seeds=[scale.seed], metrics=metrics, facts=facts, history=history,
                  seconds=time.perf_counter() - start)
-    shutil.rmtree(store.unfinished(config(scale, part)), ignore_errors=True)  # what they were for is in the store
+    store.forget_checkpoints(config(scale, part))
 
 
 def _graph(scale: Scale, part: Part, cache: Path, console: Console) -> Found:
@@ -120,9 +118,8 @@ def _trained(scale: Scale, part: Part, graph: MappedGraph, teacher: TeacherRows 
     source = _source(scale, graph, nodes, scale.batch_size, uniform=uniform, teacher=teacher)
     validation = _source(scale, graph, _some(graph.splits["val"], scale.validation_nodes, scale.seed),
                          scale.batch_size, shuffle=False)
-    settled = config(scale, part)
     with (track(epochs * in_epoch, part.label, console=console) as tracker,
-          Checkpoints(store.unfinished(settled), config=plain(settled, "config")) as checkpoints):
+          store.checkpoints(config(scale, part)) as checkpoints):
         tracker.update(0, f"{part.label}: compiling")  # a first step with that in it tells nothing of the others
         return hj.parallel.fit(
             _model(scale, graph, hidden), source, validation=validation, objective=objective, epochs=epochs,

@@ -40,7 +40,8 @@ class TrainingSettings(RunSettings):
     """Narrow models, few epochs, 2 seeds: shows in a minute that everything runs. Kept apart in OUT/smoke."""
     checkpoints: bool = False
     """Keep the state of the cell that is being trained, every ten epochs, in OUT/checkpoints: after a kill the same
-    command goes on within the cell, to the same bits. For cells of many minutes; one process at a time."""
+    command goes on within the cell, to the same bits. For cells of many minutes; one process at a time. What is left
+    there of cells that nobody trains any more may be deleted."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,14 +74,17 @@ def load_named(name: str, root: Path | None) -> hj.Dataset:
 
 @contextmanager
 def resumable(out: Path, console: Console, finished: Callable[[], str] | None = None) -> Iterator[None]:
-    """Ctrl-C inside says where the finished cells are, which stay on disk, and exits with status 130.
+    """Ctrl-C inside says where the finished cells are, which stay on disk, and exits with status 130; SIGTERM, where
+    `fit` with checkpoints turns it into an end with status 0, the same with 143.
 
     `finished` counts them, as in "2 of 3".
     """
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if isinstance(stop, SystemExit) and stop.code != 0:
+            raise  # an error that says itself what it is
         cells = "Finished cells are" if finished is None else f"{finished()} cells are finished"
         console.print(f"\nStopped. {cells} in {out}; the same command goes on from there.", soft_wrap=True,
                       highlight=False)
-        sys.exit(130)
+        sys.exit(143 if isinstance(stop, SystemExit) else 130)

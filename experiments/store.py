@@ -18,8 +18,9 @@ import json
 import math
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +33,7 @@ from rich.console import Console
 from experiments.console import warn
 from experiments.environment import environment
 from experiments.keys import key, plain
+from hire_jax.checkpoint import Checkpoints
 from hire_jax.files import write_whole
 
 try:
@@ -69,8 +71,8 @@ class ResultStore:
         cell = store.finished(config) or store.append(config, seeds=..., metrics=..., history=...)
 
     `environment` stands in every line; by default it is collected at the first append. Warnings go to
-    `console` (default: standard error). The folder is made at the first append, not before. With `checkpoints` a cell
-    that is being trained has its states in `unfinished(config)`.
+    `console` (default: standard error). The folder is made at the first append, not before. `checkpoints`: whether
+    the states of a cell that is being trained are kept too.
     """
 
     def __init__(
@@ -81,13 +83,23 @@ class ResultStore:
         console: Console | None = None,
         checkpoints: bool = False,
     ) -> None:
-        self.folder, self.checkpoints = Path(folder), checkpoints
+        self.folder = Path(folder)
+        self._checkpoints = checkpoints
         self._environment = None if environment is None else dict(environment)
         self._console = console
         self._reported: set[tuple[Path, int]] = set()
 
-    def unfinished(self, config: Any) -> Path:
-        """The folder of a cell's checkpoints, which nobody needs once it is finished."""
+    def checkpoints(self, config: Any) -> AbstractContextManager[Checkpoints | None]:
+        """What a cell's training keeps its states with; None inside where the store keeps none."""
+        if not self._checkpoints:
+            return nullcontext()
+        return Checkpoints(self._checkpoint_folder(config), config=plain(config, "config"))
+
+    def forget_checkpoints(self, config: Any) -> None:
+        """Removes the states of a cell, which nobody needs once it is finished."""
+        shutil.rmtree(self._checkpoint_folder(config), ignore_errors=True)
+
+    def _checkpoint_folder(self, config: Any) -> Path:
         return self.folder / "checkpoints" / key(config)
 
     def append(

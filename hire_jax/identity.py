@@ -9,6 +9,6 @@ LATER: Any = {"omit_default": True}
 
 def identifying(settings: Any) -> dict[str, Any]:
     """{field: value} of a dataclass, without the fields marked `LATER` that have their default."""
-    values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
-    return {field.name: values[field.name] for field in dataclasses.fields(settings)
-            if not (field.metadata.get("omit_default") and values[field.name] == field.default)}
+    return {field.name: value
+            for field, value in ((field, getattr(settings, field.name)) for field in dataclasses.fields(settings))
+            if not (field.metadata.get("omit_default") and value == field.default)}

@@ -282,13 +282,14 @@ def student(dataset, teachers):
 
 
 @needs_eight_devices
-@pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), 8])
-def test_devices_change_nothing(dataset, teachers, student, devices):
+@pytest.mark.parametrize(("devices", "seed_batch"), [
+    pytest.param(2, None, marks=pytest.mark.slow), pytest.param(2, 1, marks=pytest.mark.slow), (8, None)])
+def test_devices_change_nothing(dataset, teachers, student, devices, seed_batch):
     settings, expected = student
     # the teacher lies where another fit left it
     elsewhere = jax.device_put(teachers, jax.sharding.NamedSharding(
         jax.sharding.Mesh(np.asarray(jax.devices()[:4]), ("seed",)), jax.sharding.PartitionSpec("seed")))
-    result = fit(Small(), dataset, teacher=elsewhere, devices=devices, **settings)
+    result = fit(Small(), dataset, teacher=elsewhere, devices=devices, seed_batch=seed_batch, **settings)
     assert len(jax.tree.leaves(result.params)[0].sharding.device_set) == devices
     assert_same(result, expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(result.outputs().logits, expected.outputs().logits, rtol=1e-4, atol=1e-5)
@@ -310,11 +311,13 @@ def interrupt():
 
 
 @needs_eight_devices
-@pytest.mark.parametrize("devices", [pytest.param(None, marks=pytest.mark.slow), 2])
-def test_a_run_that_was_stopped_goes_on_to_the_same_bits(dataset, tmp_path, devices):
+@pytest.mark.parametrize(("devices", "seed_batch"), [
+    pytest.param(None, None, marks=pytest.mark.slow), pytest.param(2, None, marks=pytest.mark.slow), (2, 1)])
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(dataset, tmp_path, devices, seed_batch):
     """Three seeds on two devices carry a fourth that is not seen; SIGTERM after the second chunk, an error after the
     third."""
-    settings = SETTINGS | {"epochs": 14, "patience": 14, "chunk": 3, "devices": devices, "seeds": 3}
+    settings = SETTINGS | {"epochs": 14, "patience": 14, "chunk": 3, "devices": devices, "seeds": 3,
+                           "seed_batch": seed_batch}
     expected = fit(Small(), dataset, **settings)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as ended, Checkpoints(tmp_path, config={}) as kept:

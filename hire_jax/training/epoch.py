@@ -89,6 +89,11 @@ def is_active(state: SeedState, *, epochs: int, patience: int) -> jax.Array:
     return (state.epoch < epochs) & (state.epoch - state.best_epoch < patience)
 
 
+def unrecorded(record: jax.Array | jax.ShapeDtypeStruct) -> jax.Array:
+    """What stands in the place of a record after its seed's end: NaN, or False."""
+    return jnp.full(record.shape, jnp.nan if jnp.issubdtype(record.dtype, jnp.floating) else False, record.dtype)
+
+
 def train_epoch(state: SeedState, data: Data, teacher: ModelOutput | RandomTeacher | None, *, model: nn.Module,
                 objective: Objective, optimizer: optax.GradientTransformation, monitor: Monitor, patience: int,
                 epochs: int, num_classes: int) -> tuple[SeedState, dict[str, jax.Array]]:
@@ -120,7 +125,8 @@ def train_epoch(state: SeedState, data: Data, teacher: ModelOutput | RandomTeach
     records = {"train_loss": value, **{f"train_{name}": term for name, term in terms.items()},
                **{f"log_variance_{name}": s for name, s in state.log_variances.items()},
                **{name: seen[name] for name in ("val_loss", "val_accuracy", "val_macro_f1")}}
-    records = {name: jnp.where(active, record, jnp.nan) for name, record in records.items()} | {"active": active}
+    records = {name: jnp.where(active, record, unrecorded(record)) for name, record in records.items()}
+    records["active"] = active
     new = SeedState(key=state.key, params=params, log_variances=log_variances, opt_state=opt_state,
                     best_params=best_params, best_score=jnp.where(better, score, state.best_score),
                     best_epoch=jnp.where(better, state.epoch + 1, state.best_epoch), epoch=state.epoch + 1)

@@ -82,7 +82,7 @@ def fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objective | None
         if checkpoints is not None:
             stop = stack.enter_context(graceful_stop())
             if (found := checkpoints.restore({"state": state, "records": records})) is not None:
-                done, records, earlier = found.step, found.state["records"], found.place["seconds"]
+                done, records, earlier = found.step, found.state["records"], found.place.get("seconds", 0.0)
                 state = jax.tree.map(lambda ours, theirs: jax.device_put(ours, theirs.sharding), found.state["state"],
                                      state)
         while done < epochs and (done == 0 or records["active"][:, done - 1].any()):

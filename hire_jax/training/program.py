@@ -17,7 +17,7 @@ from hire_jax.models.output import ModelOutput
 from hire_jax.teachers import RandomTeacher
 from hire_jax.training import leaks
 from hire_jax.training.checks import LabelledGraph, check_arguments, teacher_is_paired
-from hire_jax.training.epoch import Data, Monitor, Params, SeedState, initial_states, is_active, train_epoch
+from hire_jax.training.epoch import Data, Monitor, Params, SeedState, initial_states, is_active, train_epoch, unrecorded
 
 
 class Program(NamedTuple):
@@ -70,7 +70,8 @@ def compile_fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objectiv
     spare = 0 if mesh is None else -len(seed_list) % mesh.size
     if seed_batch is None:
         seed_batch = _cached_seeds(shapes) if jax.default_backend() == "cpu" else len(seed_list)
-    if seed_batch == 1:
+    each = len(seed_list) if mesh is None else (len(seed_list) + spare) // mesh.size
+    if seed_batch == 1 and each > 1:
         run_seed = partial(_epochs_of_one, seed_epoch, partial(is_active, epochs=epochs, patience=patience), chunk)
     else:
         run_seed = partial(_scan_epochs, seed_epoch, chunk)
@@ -123,8 +124,7 @@ def _epochs_of_one(epoch: Callable, active: Callable[[SeedState], jax.Array], le
     """
     epoch = jax.jit(epoch)  # traced once, for its shapes and for the loop
     shapes = jax.eval_shape(epoch, state, data, teacher)[1]
-    unwritten = {name: jnp.full((length, *of.shape), jnp.nan if jnp.issubdtype(of.dtype, jnp.floating) else 0, of.dtype)
-                 for name, of in shapes.items()}  # as an epoch after the end records itself
+    unwritten = {name: jnp.repeat(unrecorded(of)[None], length, axis=0) for name, of in shapes.items()}
 
     def more(carry: tuple[jax.Array, SeedState, dict[str, jax.Array]]) -> jax.Array:
         done, state, _ = carry

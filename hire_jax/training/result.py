@@ -26,7 +26,7 @@ class FitResult:
         training terms ("train_soft_target_kl", ...), with `Objective(uncertainty=True)` also what it learned
         ("log_variance_soft_target_kl", ...); NaN after a seed's last epoch.
       seeds: the seeds, in the order of the leading axis.
-      seconds: wall time of the run without compilation; compile_seconds: of compiling it.
+      seconds: wall time without compilation, before and after a stop; compile_seconds: of compiling, after it.
     """
 
     model: nn.Module

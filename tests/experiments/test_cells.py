@@ -1,27 +1,36 @@
 """A cell that is stopped on its way: what is lost, and what a run after it finds."""
 
-import json
+import io
+import os
+import signal
 
 import pytest
+from rich.console import Console
 
 import hire_jax as hj
 from experiments.cells import train_cell
+from experiments.settings import resumable
 from experiments.store import ResultStore
+from hire_jax.checkpoint import Checkpoints
 from hire_jax.models import MLP
 
 CONFIG = {"experiment": "cells", "widths": (4, 3)}
 
 
-class Tracker:
-    """Remembers where the bar stood; stops as Ctrl-C does once it stands at `until`."""
+def interrupt():
+    raise KeyboardInterrupt
 
-    def __init__(self, until=None):
-        self.until, self.seen = until, []
+
+class Tracker:
+    """Remembers where the bar stood; calls `stop` once it stands at `until`."""
+
+    def __init__(self, until=None, stop=interrupt):
+        self.until, self.stop, self.seen = until, stop, []
 
     def update(self, done, text):
         self.seen.append(done)
         if done == self.until:
-            raise KeyboardInterrupt
+            self.stop()
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +44,13 @@ def arguments():
 def undisturbed(arguments, tmp_path_factory):
     store = ResultStore(tmp_path_factory.mktemp("undisturbed"))
     train_cell("MLP", CONFIG, store, Tracker(), 0, **arguments)
-    assert not store.unfinished(CONFIG).parent.exists()
+    assert not (store.folder / "checkpoints").exists()
     return store.finished(CONFIG)
+
+
+def states(store):
+    """Manifests of the states of all cells."""
+    return sorted(store.folder.glob("checkpoints/*/*/manifest.json"))
 
 
 @pytest.mark.parametrize(("kept", "first"), [(True, 30), (False, 10)])
@@ -45,21 +59,44 @@ def test_a_stopped_cell_goes_on_where_it_was_if_its_states_are_kept(arguments, u
     with pytest.raises(KeyboardInterrupt):
         train_cell("MLP", CONFIG, store, stopped, 0, **arguments)
     assert stopped.seen == [0, 10, 20] and store.finished(CONFIG) is None
-    places = [json.loads(path.read_bytes())["checkpoint"]["place"]
-              for path in sorted(store.unfinished(CONFIG).glob("*/manifest.json"))]
-    assert len(places) == (2 if kept else 0)
+    assert len(states(store)) == (2 if kept else 0)
 
     train_cell("MLP", CONFIG, store, after, 0, **arguments)
-    assert after.seen == list(dict.fromkeys([0, *range(first, 50, 10)]))
-    cell = store.finished(CONFIG)
-    assert cell.metrics == undisturbed.metrics and not store.unfinished(CONFIG).exists()
-    assert all(cell.facts["train_seconds"] > place["seconds"] for place in places)  # both runs' time
+    assert after.seen == [0, *range(first, 50, 10)]
+    assert store.finished(CONFIG).metrics == undisturbed.metrics and not states(store)
 
 
-def test_states_of_another_cell_are_not_taken(arguments, undisturbed, tmp_path):
+def test_the_seconds_before_a_stop_count(arguments, monkeypatch, tmp_path):
     store = ResultStore(tmp_path, checkpoints=True)
     with pytest.raises(KeyboardInterrupt):
         train_cell("MLP", CONFIG, store, Tracker(until=20), 0, **arguments)
-    other = Tracker()
+    restore = Checkpoints.restore
+
+    def slow(self, like):
+        found = restore(self, like)
+        assert 0 < found.place["seconds"] < 600
+        return found._replace(place={"seconds": 1000.0})
+
+    monkeypatch.setattr(Checkpoints, "restore", slow)
+    train_cell("MLP", CONFIG, store, Tracker(), 0, **arguments)
+    assert 1000 < store.finished(CONFIG).facts["train_seconds"] < 1600
+
+
+def test_states_of_another_cell_are_not_taken(arguments, tmp_path):
+    store = ResultStore(tmp_path, checkpoints=True)
+    with pytest.raises(KeyboardInterrupt):
+        train_cell("MLP", CONFIG, store, Tracker(until=20), 0, **arguments)
+    before, other = states(store), Tracker()
     train_cell("MLP", CONFIG | {"seeds": 2}, store, other, 0, **arguments)
-    assert other.seen[1] == 10 and store.unfinished(CONFIG).exists()
+    assert other.seen[1] == 10 and states(store) == before
+
+
+def test_sigterm_ends_a_run_with_a_word_and_a_status(arguments, tmp_path):
+    """`fit` turns it into an end with status 0, after which a shell would go on to the next command."""
+    out, store = io.StringIO(), ResultStore(tmp_path, checkpoints=True)
+    tracker = Tracker(until=20, stop=lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit) as end, resumable(tmp_path, Console(file=out)):
+        train_cell("MLP", CONFIG, store, tracker, 0, **arguments)
+    assert end.value.code == 143 and "Stopped. Finished cells are in" in out.getvalue() and states(store)
+    with pytest.raises(SystemExit, match="no such dataset"), resumable(tmp_path, Console(file=io.StringIO())):
+        raise SystemExit("no such dataset")

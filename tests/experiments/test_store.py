@@ -27,6 +27,7 @@ from experiments.console import track, warn
 from experiments.environment import environment
 from experiments.keys import key
 from experiments.store import ResultStore, StoreError
+from hire_jax.identity import LATER
 
 ENVIRONMENT = {"jax": "0.0.0", "git_commit": "abc", "git_dirty": False}
 ROOT = Path(experiments.__file__).resolve().parent.parent
@@ -91,7 +92,7 @@ def test_a_setting_added_later_leaves_old_keys_alone():
     @dataclasses.dataclass
     class After:
         weight: float = 1.0
-        late: bool = dataclasses.field(default=False, metadata={"omit_default": True})
+        late: bool = dataclasses.field(default=False, metadata=LATER)
 
     assert key({"a": After()}) == key({"a": Before()}) != key({"a": After(late=True)})
 

@@ -150,7 +150,7 @@ def run(jobs: list[Job], dataset: hj.Dataset, settings: Settings, store: ResultS
 def train(job: Job, dataset: hj.Dataset, settings: Settings, store: ResultStore, tracker: Tracker, done: int) -> None:
     """Trains one cell and puts it on disk."""
     network = job.network
-    optimizer = coupled_adam(network.learning_rate, network.l2) if network.l2 else None
+    optimizer = coupled_adam(network.learning_rate, network.l2, l2_layers=network.l2_layers) if network.l2 else None
     train_cell(f"{job.dataset}, {job.model}", job.config, store, tracker, done,
                model=build(job.model, network, dataset), dataset=prepared(job.model, network, dataset),
                seeds=job.config["seeds"], epochs=network.epochs, patience=network.patience, monitor=network.monitor,

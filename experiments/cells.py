@@ -27,8 +27,10 @@ def train_cell(name: str, config: Mapping[str, Any], store: ResultStore, tracker
       record: False trains again what has a line, for its parameters.
       facts: what else the line says of the result.
     """
+    shown = "val_accuracy" if arguments["monitor"] == "val_loss" else arguments["monitor"]
+
     def progress(epoch: int, history: Mapping[str, np.ndarray]) -> None:
-        best = 100 * np.nanmean(np.nanmax(history[arguments["monitor"]], axis=1))
+        best = 100 * np.nanmean(np.nanmax(history[shown], axis=1))
         tracker.update(done + epoch, f"{name}: epoch {epoch}, best validation {best:.1f} %")
 
     tracker.update(done, f"{name}: compiling")

@@ -1,6 +1,7 @@
 """From a `Baseline` to what is trained: the Flax module, its optimizer, and the graph as it reads it."""
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import jax
@@ -33,9 +34,19 @@ def build(model: str, network: Baseline, dataset: hj.Dataset) -> Any:
     return getattr(hj.models, model)(target=dataset.target, num_classes=dataset.num_classes, **arguments)
 
 
-def coupled_adam(learning_rate: float, l2: float) -> optax.GradientTransformation:
-    """Adam with its decay in the gradient, as torch's Adam has it."""
-    return optax.flatten(optax.chain(optax.add_decayed_weights(l2), optax.adam(learning_rate)))
+def coupled_adam(learning_rate: float, l2: float, *, l2_layers: float | None = None) -> optax.GradientTransformation:
+    """Adam with its decay in the gradient, as torch's Adam has it; `l2_layers` is that of GCNII's convolutions."""
+    adam = optax.adam(learning_rate)
+    if l2_layers is None:
+        return optax.flatten(optax.chain(optax.add_decayed_weights(l2), adam))
+
+    def among_layers(params: Any, wanted: bool) -> Any:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: (jax.tree_util.DictKey("layers") in path) == wanted, params)
+
+    return optax.chain(optax.add_decayed_weights(l2, mask=partial(among_layers, wanted=False)),
+                       optax.add_decayed_weights(l2_layers, mask=partial(among_layers, wanted=True)),
+                       optax.flatten(adam))
 
 
 def row_normalised(graph: hj.HeteroGraph) -> hj.HeteroGraph:

@@ -11,6 +11,7 @@ from typing import Literal
 from hire_jax.identity import LATER
 
 Features = Literal["all", "target", "none"]
+Monitor = Literal["val_macro_f1", "val_accuracy", "val_loss"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,8 @@ class Baseline:
 
     `features` says which node types keep their features: "all", the labelled type alone ("target"), or "none". Types
     without features get a learned row a node, but in SeHGNN, which has nothing to propagate from them. Where `l2` is
-    not 0, it is added to the gradient before Adam, as torch's Adam has it, in place of AdamW's `weight_decay`.
+    not 0, it is added to the gradient before Adam, as torch's Adam has it, in place of AdamW's `weight_decay`; with
+    `l2_layers` that is the decay of GCNII's convolutions, and `l2` of its other parameters.
     `norm=False` leaves out layer norm, `projection=False` the linear maps before and after the layers
     (`hire_jax.models.NodeClassifier`). `row_normalised` divides rows of sparse features by their sums. `hops` are also
     the propagations of SGC and APPNP.
@@ -33,10 +35,11 @@ class Baseline:
     learning_rate: float = 5e-3
     weight_decay: float = 1e-3
     l2: float = dataclasses.field(default=0.0, metadata=LATER)
+    l2_layers: float | None = dataclasses.field(default=None, metadata=LATER)
     norm: bool = dataclasses.field(default=True, metadata=LATER)
     projection: bool = dataclasses.field(default=True, metadata=LATER)
     row_normalised: bool = dataclasses.field(default=False, metadata=LATER)
-    monitor: Literal["val_macro_f1", "val_accuracy"] = dataclasses.field(default="val_macro_f1", metadata=LATER)
+    monitor: Monitor = dataclasses.field(default="val_macro_f1", metadata=LATER)
     readout_heads: int = dataclasses.field(default=1, metadata=LATER)  # of GAT without projection
     theta: float = dataclasses.field(default=0.5, metadata=LATER)  # of GCNII
     epochs: int = 150

@@ -1,8 +1,10 @@
 """The baselines' experiment from end to end, on the bundled graph."""
 
 import dataclasses
+import functools
 import json
 
+import jax
 import numpy as np
 import pytest
 from rich.console import Console
@@ -82,6 +84,19 @@ def test_homogeneous_models_are_built_as_configured(model):
         assert not built.projection and not built.norm and built.hidden == network.hidden
     rows = networks.prepared(model, network, dataset).graph.features["node"].todense()
     np.testing.assert_allclose(rows.sum(axis=1)[np.asarray(dataset.labels) >= 0], 1, rtol=1e-5)
+
+
+def test_decay_in_the_gradient_and_another_for_the_layers():
+    rng = np.random.default_rng(0)
+    params, gradient = ({"params": {"input": rng.normal(size=(4, 3)), "layers": {"kernel": rng.normal(size=(2, 3, 3))}}}
+                        for _ in range(2))
+    for l2_layers in (None, 0.5):
+        optimizer = networks.coupled_adam(0.1, 0.02, l2_layers=l2_layers)
+        updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+        for path, update in jax.tree_util.tree_leaves_with_path(updates):
+            x, g = (functools.reduce(lambda tree, entry: tree[entry.key], path, tree) for tree in (params, gradient))
+            decayed = g + (0.5 if l2_layers and path[1].key == "layers" else 0.02) * x
+            np.testing.assert_allclose(update, -0.1 * decayed / (np.abs(decayed) + 1e-8), rtol=1e-4)  # its first step
 
 
 def test_a_model_without_a_configuration_is_named(tmp_path):

@@ -34,7 +34,7 @@ from experiments.console import Tracker, track
 from experiments.fingerprint import fingerprint
 from experiments.keys import key
 from experiments.memory import use_heap_for_large_arrays
-from experiments.networks import build, coupled_adam, prepared
+from experiments.networks import build, optimizer_of, prepared
 from experiments.reference import hgb
 from experiments.reference import planetoid as homogeneous
 from experiments.settings import TrainingSettings, load_named, provide_devices, resumable
@@ -150,7 +150,7 @@ def run(jobs: list[Job], dataset: hj.Dataset, settings: Settings, store: ResultS
 def train(job: Job, dataset: hj.Dataset, settings: Settings, store: ResultStore, tracker: Tracker, done: int) -> None:
     """Trains one cell and puts it on disk."""
     network = job.network
-    optimizer = coupled_adam(network.learning_rate, network.l2, l2_layers=network.l2_layers) if network.l2 else None
+    optimizer = optimizer_of(job.model, network)
     train_cell(f"{job.dataset}, {job.model}", job.config, store, tracker, done,
                model=build(job.model, network, dataset), dataset=prepared(job.model, network, dataset),
                seeds=job.config["seeds"], epochs=network.epochs, patience=network.patience, monitor=network.monitor,

@@ -12,6 +12,9 @@ import hire_jax as hj
 from experiments.configs.baselines import Baseline
 from hire_jax import metapaths
 
+# On the path of a parameter that `l2_layers` decays: GCNII's convolutions, and the matrix of APPNP's first layer.
+DECAYED_APART = {"GCNII": {"layers"}, "APPNP": {"SharedDense_0", "kernel"}}
+
 
 def build(model: str, network: Baseline, dataset: hj.Dataset) -> Any:
     """The model of that name in `hire_jax.models`, for the classes of the dataset."""
@@ -34,19 +37,25 @@ def build(model: str, network: Baseline, dataset: hj.Dataset) -> Any:
     return getattr(hj.models, model)(target=dataset.target, num_classes=dataset.num_classes, **arguments)
 
 
-def coupled_adam(learning_rate: float, l2: float, *, l2_layers: float | None = None) -> optax.GradientTransformation:
-    """Adam with its decay in the gradient, as torch's Adam has it; `l2_layers` is that of GCNII's convolutions."""
-    adam = optax.adam(learning_rate)
-    if l2_layers is None:
-        return optax.flatten(optax.chain(optax.add_decayed_weights(l2), adam))
+def coupled_adam(learning_rate: float, l2: float) -> optax.GradientTransformation:
+    """Adam with its decay in the gradient, as torch's Adam has it."""
+    return optax.flatten(optax.chain(optax.add_decayed_weights(l2), optax.adam(learning_rate)))
 
-    def among_layers(params: Any, wanted: bool) -> Any:
+
+def optimizer_of(model: str, network: Baseline) -> optax.GradientTransformation | None:
+    """The network's `coupled_adam`, with a decay of its own for what the model's authors set apart; None where it
+    takes AdamW."""
+    if network.l2_layers is None:
+        return coupled_adam(network.learning_rate, network.l2) if network.l2 else None
+    apart = DECAYED_APART[model]
+
+    def is_apart(params: Any, wanted: bool) -> Any:
         return jax.tree_util.tree_map_with_path(
-            lambda path, _: (jax.tree_util.DictKey("layers") in path) == wanted, params)
+            lambda path, _: ({entry.key for entry in path} >= apart) == wanted, params)
 
-    return optax.chain(optax.add_decayed_weights(l2, mask=partial(among_layers, wanted=False)),
-                       optax.add_decayed_weights(l2_layers, mask=partial(among_layers, wanted=True)),
-                       optax.flatten(adam))
+    return optax.chain(optax.add_decayed_weights(network.l2, mask=partial(is_apart, wanted=False)),
+                       optax.add_decayed_weights(network.l2_layers, mask=partial(is_apart, wanted=True)),
+                       optax.flatten(optax.adam(network.learning_rate)))
 
 
 def row_normalised(graph: hj.HeteroGraph) -> hj.HeteroGraph:

@@ -1,7 +1,6 @@
 """The baselines' experiment from end to end, on the bundled graph."""
 
 import dataclasses
-import functools
 import json
 
 import jax
@@ -86,17 +85,29 @@ def test_homogeneous_models_are_built_as_configured(model):
     np.testing.assert_allclose(rows.sum(axis=1)[np.asarray(dataset.labels) >= 0], 1, rtol=1e-5)
 
 
-def test_decay_in_the_gradient_and_another_for_the_layers():
+@pytest.mark.parametrize(("model", "l2_layers", "apart"), [
+    ("GCN", None, []), ("GCNII", 0.5, ["['params']['layers']['convolution']['kernel']"]),
+    ("APPNP", 0.5, ["['params']['SharedDense_0']['kernel']"])])
+def test_decay_in_the_gradient_and_another_for_what_is_set_apart(model, l2_layers, apart):
+    dataset = hj.load_dataset("citeseer")
+    network = dataclasses.replace(planetoid.baseline("cora", model), layers=2, learning_rate=0.1, l2=0.02,
+                                  l2_layers=l2_layers)
+    shapes = jax.eval_shape(networks.build(model, network, dataset).init, jax.random.key(0), dataset.graph)
     rng = np.random.default_rng(0)
-    params, gradient = ({"params": {"input": rng.normal(size=(4, 3)), "layers": {"kernel": rng.normal(size=(2, 3, 3))}}}
-                        for _ in range(2))
-    for l2_layers in (None, 0.5):
-        optimizer = networks.coupled_adam(0.1, 0.02, l2_layers=l2_layers)
-        updates, _ = optimizer.update(gradient, optimizer.init(params), params)
-        for path, update in jax.tree_util.tree_leaves_with_path(updates):
-            x, g = (functools.reduce(lambda tree, entry: tree[entry.key], path, tree) for tree in (params, gradient))
-            decayed = g + (0.5 if l2_layers and path[1].key == "layers" else 0.02) * x
-            np.testing.assert_allclose(update, -0.1 * decayed / (np.abs(decayed) + 1e-8), rtol=1e-4)  # its first step
+    params, gradient = (jax.tree.map(lambda x: rng.normal(size=x.shape), shapes) for _ in range(2))
+    optimizer = networks.optimizer_of(model, network)
+    updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+    seen = []
+    for (path, update), x, g in zip(jax.tree_util.tree_leaves_with_path(updates), jax.tree.leaves(params),
+                                    jax.tree.leaves(gradient), strict=True):
+        seen.append(jax.tree_util.keystr(path))
+        decayed = g + (0.5 if seen[-1] in apart else 0.02) * x
+        np.testing.assert_allclose(update, -0.1 * np.sign(decayed), atol=2e-3)  # Adam's first step
+    assert set(apart) < set(seen)
+
+
+def test_without_a_decay_in_the_gradient_it_is_adamw():
+    assert networks.optimizer_of("RGCN", configs.START["RGCN"]) is None
 
 
 def test_a_model_without_a_configuration_is_named(tmp_path):

@@ -149,6 +149,8 @@ def apart(scale: Scale, part: Part, out: Path, cache: Path) -> None:
     if done.returncode:
         if done.returncode == 130:
             raise KeyboardInterrupt
+        if done.returncode == 143:
+            raise SystemExit(0)  # as `fit` ends at SIGTERM; `resumable` says so, and makes it 143 again
         raise SystemExit(f"{part.label}: its process ended with {done.returncode}; what was finished is in {out}")
 
 

@@ -183,7 +183,7 @@ def _progress(tracker: Tracker, label: str, in_epoch: int) -> Any:
 
 
 def main(text: str) -> None:
-    """Runs the part that `text` describes; Ctrl-C ends it quietly, as the parent says what there is to say."""
+    """Runs the part that `text` describes; Ctrl-C and SIGTERM end it quietly, as the parent says what is to be said."""
     job = json.loads(text)
     with _quiet_interrupt():
         run(Scale.from_json(job["scale"]), Part(**job["part"]), Path(job["out"]), Path(job["cache"]), Console())
@@ -201,6 +201,8 @@ def _quiet_interrupt() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         sys.exit(130)
+    except SystemExit as stop:
+        sys.exit(stop.code or 143)  # the 0 with which `fit` ends at SIGTERM would tell that the part is finished
 
 
 if __name__ == "__main__":

@@ -106,6 +106,14 @@ def test_decay_in_the_gradient_and_another_for_what_is_set_apart(model, l2_layer
     assert set(apart) < set(seen)
 
 
+def test_what_the_authors_set_apart_is_configured():
+    assert {(dataset, model): (network.l2, network.l2_layers, network.monitor)
+            for dataset, model in (("cora", "GCN"), ("pubmed", "APPNP"), ("cora", "GCNII"), ("pubmed", "GCNII"))
+            for network in [planetoid.baseline(dataset, model)]} == {
+        ("cora", "GCN"): (5e-4, None, "val_accuracy"), ("pubmed", "APPNP"): (0.0, 5e-3, "val_accuracy"),
+        ("cora", "GCNII"): (5e-4, 1e-2, "val_loss"), ("pubmed", "GCNII"): (5e-4, 5e-4, "val_loss")}
+
+
 def test_without_a_decay_in_the_gradient_it_is_adamw():
     assert networks.optimizer_of("RGCN", configs.START["RGCN"]) is None
 

@@ -4,6 +4,7 @@ import io
 import os
 import signal
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -25,10 +26,11 @@ class Tracker:
     """Remembers where the bar stood; calls `stop` once it stands at `until`."""
 
     def __init__(self, until=None, stop=interrupt):
-        self.until, self.stop, self.seen = until, stop, []
+        self.until, self.stop, self.seen, self.texts = until, stop, [], []
 
     def update(self, done, text):
         self.seen.append(done)
+        self.texts.append(text)
         if done == self.until:
             self.stop()
 
@@ -46,6 +48,14 @@ def undisturbed(arguments, tmp_path_factory):
     train_cell("MLP", CONFIG, store, Tracker(), 0, **arguments)
     assert not (store.folder / "checkpoints").exists()
     return store.finished(CONFIG)
+
+
+@pytest.mark.parametrize(("monitor", "shown"), [("val_loss", "val_accuracy"), ("val_macro_f1", "val_macro_f1")])
+def test_the_bar_shows_a_share_in_percent(arguments, monitor, shown, tmp_path):
+    tracker = Tracker()
+    result = train_cell("MLP", CONFIG, ResultStore(tmp_path), tracker, 0, **(arguments | {"monitor": monitor}))
+    best = 100 * np.mean(np.nanmax(result.history[shown], axis=1))
+    assert tracker.texts[-1] == f"MLP: epoch 40, best validation {best:.1f} %"
 
 
 def states(store):

@@ -218,21 +218,27 @@ def histories(folder):
 def test_a_part_that_fails_is_named(tmp_path, monkeypatch):
     part = Part("graph", 0.002)
     for code, error, says in ((3, SystemExit, "graph at 0.002 of ogbn-mag: its process ended with 3"),
-                              (130, KeyboardInterrupt, None)):
+                              (130, KeyboardInterrupt, None), (143, SystemExit, "^0$")):
         ended = subprocess.CompletedProcess([], code)
         monkeypatch.setattr(subprocess, "run", lambda *_, ended=ended, **__: ended)
         with pytest.raises(error, match=says):
             scale.apart(resolved(TINY), part, tmp_path, tmp_path)
 
 
-def test_ctrl_c_says_where_finished_parts_are(tmp_path, monkeypatch, capsys):
-    def interrupted(*_args):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize(("stop", "status"), [(KeyboardInterrupt(), 130), (SystemExit(0), 143)])
+def test_a_part_that_is_stopped_is_not_finished(stop, status, tmp_path, monkeypatch, capsys):
+    """By Ctrl-C, or by SIGTERM, which `fit` answers with an end of status 0."""
+    def stopped(*_args):
+        raise stop
 
-    monkeypatch.setattr(scale, "apart", interrupted)
+    monkeypatch.setattr(scale_parts, "run", stopped)
+    with pytest.raises(SystemExit) as of_part:
+        scale_parts.main(scale_parts.arguments(resolved(TINY), Part("graph", 0.002), tmp_path, tmp_path))
+    assert of_part.value.code == status
+    monkeypatch.setattr(scale, "apart", stopped)
     with pytest.raises(SystemExit) as ended:
         scale.main(dataclasses.replace(TINY, out=tmp_path), Console(width=200))
-    assert ended.value.code == 130 and "0 of 5 cells are finished" in capsys.readouterr().out
+    assert ended.value.code == status and "0 of 5 cells are finished" in capsys.readouterr().out
 
 
 # -------------------------------------------------------------------------------------------------- memory

@@ -37,7 +37,7 @@ class TrainingSettings(RunSettings):
     devices: int | None = None
     """Spread the seeds over this many devices. On a CPU, makes so many of it, to try things out."""
     smoke: bool = False
-    """Narrow models, few epochs, 2 seeds: shows in a minute that everything runs. Kept apart in OUT/smoke."""
+    """Narrow models, few epochs, 2 seeds: shows in a minute or two that everything runs. Kept apart in OUT/smoke."""
     checkpoints: bool = False
     """Keep the state of the cell that is being trained, every ten epochs, in OUT/checkpoints: after a kill the same
     command goes on within the cell, to the same bits. For cells of many minutes; one process at a time. What is left

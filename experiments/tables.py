@@ -9,7 +9,7 @@ Examples:
   python -m experiments.tables --dry-run --root FOLDER           # which cells, and what they will cost
   python -m experiments.tables --root FOLDER                     # the HIRE table: hours on two cores
   python -m experiments.tables --table hire_same_size --datasets imdb_gtn --models RGCN
-  python -m experiments.tables --smoke                           # one graph, one model, nothing chosen: a minute
+  python -m experiments.tables --smoke                           # one graph, one model, nothing chosen: a minute or two
   python -m experiments.tables --render --out experiments/results/tables   # draw again from the lines
   python -m experiments.tables --compare                         # beside numbers typed in from a paper
 """

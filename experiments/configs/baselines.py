@@ -9,9 +9,9 @@ import dataclasses
 from typing import Literal
 
 from hire_jax.identity import LATER
+from hire_jax.training import Monitor
 
 Features = Literal["all", "target", "none"]
-Monitor = Literal["val_macro_f1", "val_accuracy", "val_loss"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

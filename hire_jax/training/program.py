@@ -70,8 +70,7 @@ def compile_fit(model: nn.Module, dataset: LabelledGraph, *, objective: Objectiv
     spare = 0 if mesh is None else -len(seed_list) % mesh.size
     if seed_batch is None:
         seed_batch = _cached_seeds(shapes) if jax.default_backend() == "cpu" else len(seed_list)
-    each = len(seed_list) if mesh is None else (len(seed_list) + spare) // mesh.size
-    if seed_batch == 1 and each > 1:  # a seed alone makes none wait, and a loop of unknown length costs accelerators
+    if seed_batch == 1:
         run_seed = partial(_epochs_of_one, seed_epoch, partial(is_active, epochs=epochs, patience=patience), chunk)
     else:
         run_seed = partial(_scan_epochs, seed_epoch, chunk)

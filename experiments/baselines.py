@@ -131,8 +131,7 @@ def grid(model: str, network: Baseline) -> list[Baseline]:
     combinations = itertools.product(*configs.SEARCH.values())
     networks = [dataclasses.replace(network, **dict(zip(configs.SEARCH, values, strict=True)))
                 for values in combinations]
-    needless = {"HAN": "target", "MLP": "target", "SeHGNN": "none"}.get(model)
-    return [candidate for candidate in networks if candidate.features != needless]
+    return [one for one in networks if model not in ("HAN", "MLP") or one.features != "target"]
 
 
 def run(jobs: list[Job], dataset: hj.Dataset, settings: Settings, store: ResultStore, console: Console) -> None:

@@ -81,7 +81,7 @@ def prepared(model: str, network: Baseline, dataset: hj.Dataset) -> hj.Dataset:
         graph = metapaths.metapath_graph(graph, dataset.target)
     elif model == "SeHGNN":
         graph = metapaths.propagated_graph(graph, dataset.target, hops=network.hops, labels=training_labels(dataset),
-                                           label_hops=network.label_hops)
+                                           label_hops=network.label_hops, one_hot=True)
     return dataset.with_graph(graph)
 
 

@@ -104,8 +104,8 @@ def metapath_graph(graph: HeteroGraph, target: str, metapaths: Sequence[Sequence
     return HeteroGraph.from_arrays(num_nodes, edges, own, features)
 
 
-def propagated_graph(graph: HeteroGraph, target: str, *, hops: int, labels: Any = None,
-                     label_hops: int = 0) -> HeteroGraph:
+def propagated_graph(graph: HeteroGraph, target: str, *, hops: int, labels: Any = None, label_hops: int = 0,
+                     one_hot: bool = False) -> HeteroGraph:
     """The graph SeHGNN reads (arXiv 2207.02547): features and labels averaged along metapaths beforehand.
 
     For every walk type of at most `hops` relations that ends at the target, with row-normalised adjacencies
@@ -121,6 +121,8 @@ def propagated_graph(graph: HeteroGraph, target: str, *, hops: int, labels: Any 
       hops: relations in a feature path, at least 1.
       labels: float[N_target, C], one-hot of the training nodes and 0 elsewhere; None leaves labels out.
       label_hops: relations in a label path; 0 without labels.
+      one_hot: types without features get a column a node, as in the authors' code: what arrives at the target is
+        which of them it is linked with. Without it nothing is propagated from them.
 
     Raises:
       GraphError: `target` is not a node type, a count is out of range, labels do not fit, or no type has features.
@@ -135,7 +137,12 @@ def propagated_graph(graph: HeteroGraph, target: str, *, hops: int, labels: Any 
     count = graph.num_nodes[target]
     matrices = {edge_type: _row_normalised(graph, edge_type) for edge_type in graph.edge_types}
     own = {name: _scipy_features(x) for name, x in graph.features.items()}
-    features: dict[str, Any] = {target: graph.features[target]} if target in graph.features else {}
+    if one_hot:
+        own |= {name: scipy.sparse.identity(nodes, np.float32, "csr")
+                for name, nodes in graph.num_nodes.items() if name not in own}
+    features: dict[str, Any] = {}
+    if target in own:
+        features[target] = graph.features[target] if target in graph.features else _graph_features(own[target])
     for path in _walks_into(graph, target, hops):
         if (source := path[0][0]) in own:
             product = own[source]

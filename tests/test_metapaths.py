@@ -170,6 +170,21 @@ def test_the_target_keeps_its_own_features_sparse(academic):
     assert graph.node_types == ("venue", "paper-venue")
 
 
+def test_types_without_features_are_propagated_as_one_hot(academic):
+    bare = academic.keep_features(["venue"])
+    graph = propagated_graph(bare, "author", hops=2, one_hot=True)
+    a, b, c = (mean_matrix(academic, e) for e in (WRITTEN, ("paper", "cites", "paper"), HOLDS))
+    back = mean_matrix(academic, WRITES)
+    venue = np.asarray(academic.features["venue"].todense())
+    expected = {"author": np.eye(6), "paper-author": a, "paper-paper-author": a @ b, "author-paper-author": a @ back,
+                "venue-paper-author": a @ c @ venue}
+    assert set(graph.features) == set(expected)
+    for name, values in expected.items():
+        x = graph.features[name]
+        np.testing.assert_allclose(x.todense() if isinstance(x, SparseFeatures) else x, values, atol=1e-6)
+    assert set(propagated_graph(bare, "author", hops=2).features) == {"venue-paper-author"}
+
+
 def test_labels_come_from_others_only(academic):
     """A node's own label never returns to it, and unlabelled nodes add nothing."""
     labels = np.zeros((6, 2), np.float32)

@@ -82,7 +82,7 @@ class SeHGNN(nn.Module, kw_only=True):
         second = {name: nn.Dense(self.hidden, dtype=self.dtype, name=f"projection_{name}")(x)
                   for name, x in first.items()}
         second = NormAct(dtype=self.dtype)(second)
-        z = Dropout(rate=self.dropout)(jnp.stack(list(second.values()), axis=1), train=train)
+        z = Dropout(rate=self.dropout)(jnp.stack([second[name] for name in paths], axis=1), train=train)
         z = SemanticFusion(features=self.hidden, dtype=self.dtype)(z)
         fused = {name: z[:, index] for index, name in enumerate(paths)}
 

@@ -131,6 +131,18 @@ def test_every_array_of_a_tree_has_its_own_mask():
     assert (np.asarray(y["a"]) != np.asarray(y["b"])).any()
 
 
+def test_a_dictionary_keeps_its_order():
+    """jax.tree sorts by name; a model that stacks what comes out must find it where it is without dropout."""
+    x = {name: jnp.ones(64) for name in ("venue", "label", "author")}
+    dropped = Dropout(rate=0.5).apply({}, x, train=True, rngs={"dropout": jax.random.key(0)})
+    assert list(dropped) == list(x)
+    in_order = dict(sorted(x.items()))  # and the order says nothing about the masks
+    again = Dropout(rate=0.5).apply({}, in_order, train=True, rngs={"dropout": jax.random.key(0)})
+    assert list(again) == list(in_order)
+    for name in x:
+        np.testing.assert_array_equal(dropped[name], again[name])
+
+
 def test_a_mapped_key_gives_every_member_its_mask():
     keys = jax.random.split(KEY, 3)
     together = jax.vmap(lambda key: dropped(jnp.ones((10, 4)), key=key))(keys)

@@ -80,6 +80,15 @@ def test_jit_equals_eager(case):
     assert_close(case.model.apply(case.params, case.graph), case.output)
 
 
+@architectures
+def test_training_with_hardly_any_dropout_is_evaluation(case):
+    """A rate that drops nothing of so few elements."""
+    rates = {rate: 1e-9 for rate in ("dropout", "attention_dropout") if hasattr(case.model, rate)}
+    model = case.model.clone(**rates)
+    train = jax.jit(lambda key: model.apply(case.params, case.graph, train=True, rngs={"dropout": key}))
+    assert_close(train(jax.random.key(0)), case.output, rtol=1e-4, atol=1e-5)
+
+
 def test_the_logits_are_a_linear_map_of_the_last_hidden_layer(case):
     classifier = case.params["params"]["classifier"]
     expected = case.output.hidden[-1]["paper"] @ classifier["kernel"] + classifier["bias"]

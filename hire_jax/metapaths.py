@@ -121,11 +121,13 @@ def propagated_graph(graph: HeteroGraph, target: str, *, hops: int, labels: Any 
       hops: relations in a feature path, at least 1.
       labels: float[N_target, C], one-hot of the training nodes and 0 elsewhere; None leaves labels out.
       label_hops: relations in a label path; 0 without labels.
-      one_hot: types without features get a column a node, as in the authors' code: what arrives at the target is
-        which of them it is linked with. Without it nothing is propagated from them.
+      one_hot: types without features, the target too, get one-hot rows, a column for each node, as in the authors'
+        code: a path from them says which nodes it comes from. Products of long paths from large types fill, and a
+        model has a row of weights for each column. Without it nothing is propagated from these types.
 
     Raises:
-      GraphError: `target` is not a node type, a count is out of range, labels do not fit, or no type has features.
+      GraphError: `target` is not a node type, a count is out of range, labels do not fit, no type has features (nor
+        gets them), or two paths share a name.
     """
     _check_target(graph, target)
     if hops < 1 or label_hops < 0:
@@ -139,7 +141,7 @@ def propagated_graph(graph: HeteroGraph, target: str, *, hops: int, labels: Any 
     own = {name: _scipy_features(x) for name, x in graph.features.items()}
     if one_hot:
         own |= {name: scipy.sparse.identity(nodes, np.float32, "csr")
-                for name, nodes in graph.num_nodes.items() if name not in own}
+                for name, nodes in graph.num_nodes.items() if nodes and name not in own}
     features: dict[str, Any] = {}
     if target in own:
         features[target] = graph.features[target] if target in graph.features else _graph_features(own[target])

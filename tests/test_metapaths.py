@@ -185,6 +185,15 @@ def test_types_without_features_are_propagated_as_one_hot(academic):
     assert set(propagated_graph(bare, "author", hops=2).features) == {"venue-paper-author"}
 
 
+def test_types_without_nodes_get_no_one_hot_rows():
+    """They would have no column."""
+    graph = HeteroGraph.from_arrays({"p": 2, "z": 0}, {("z", "to", "p"): np.zeros((2, 0), int)}, {"p": np.eye(2)})
+    assert set(propagated_graph(graph, "p", hops=1, one_hot=True).features) == {"p"}
+    graph = HeteroGraph.from_arrays({"p": 0, "z": 0}, {("z", "to", "p"): np.zeros((2, 0), int)})
+    with pytest.raises(GraphError, match="no node type within 1 relations of 'p' has features"):
+        propagated_graph(graph, "p", hops=1, one_hot=True)
+
+
 def test_labels_come_from_others_only(academic):
     """A node's own label never returns to it, and unlabelled nodes add nothing."""
     labels = np.zeros((6, 2), np.float32)

@@ -19,7 +19,7 @@ class Baseline:
     """One network and how it is trained: AdamW for at most `epochs`, the best validation epoch kept.
 
     `features` says which node types keep their features: "all", the labelled type alone ("target"), or "none". Types
-    without features get a learned row a node, in SeHGNN a row of one-hot that is propagated. Where `l2` is
+    without features get a learned row a node, in SeHGNN a one-hot row, which is propagated. Where `l2` is
     not 0, it is added to the gradient before Adam, as torch's Adam has it, in place of AdamW's `weight_decay`; with
     `l2_layers` that is the decay of GCNII's convolutions or APPNP's first matrix, and `l2` of the other parameters.
     `norm=False` leaves out layer norm, `projection=False` the linear maps before and after the layers
@@ -63,7 +63,7 @@ START: dict[str, Baseline] = {
     "GAT": Baseline(heads=8),
     "HeteroSAGE": Baseline(),
     "IEHGCN": Baseline(),
-    "SeHGNN": Baseline(label_hops=4),  # as its authors have on every HGB graph
+    "SeHGNN": Baseline(label_hops=4),  # hops and label hops of its authors on DBLP
     "MLP": Baseline(),
 }
 

@@ -50,9 +50,9 @@ def _mix(h: jax.Array) -> jax.Array:
 class Dropout(nn.Module, kw_only=True):
     """Inverted dropout (arXiv 1207.0580): zero with probability `rate`, the rest divided by 1 - rate.
 
-    Takes an array or a pytree of arrays, each with a mask of its own; a dictionary keeps its order. Of `SparseFeatures`
-    the stored entries are dropped, which are all that is not zero. Needs the "dropout" random stream when `train` is
-    true and rate > 0. Raises ValueError for a rate outside [0, 1).
+    Takes an array or a dictionary of arrays, each with a mask of its own; the dictionary keeps its order. Of
+    `SparseFeatures` the stored entries are dropped, which are all that is not zero. Needs the "dropout" random stream
+    when `train` is true and rate > 0. Raises ValueError for a rate outside [0, 1).
     """
 
     rate: float

@@ -35,7 +35,7 @@ class GCNLayer(nn.Module, kw_only=True):
         kernel = self.param("kernel", glorot, (x.shape[1], self.features)).astype(self.dtype or x.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype or x.dtype)
         # The product that leaves narrower rows comes first.
-        first = isinstance(x, SparseFeatures) or x.shape[1] > self.features
+        first = x.shape[1] > self.features or any(isinstance(x, SparseFeatures) for x in hidden.values())
         rows = {name: x @ kernel for name, x in hidden.items()} if first else hidden
         output = propagate(graph, rows, destinations, normalise=self.normalise, self_loops=self.self_loops)
         return {name: (x if first else x @ kernel) + bias for name, x in output.items()}

@@ -36,7 +36,7 @@ class SAGELayer(nn.Module, kw_only=True):
         root, kernel = (self.param(name, glorot, shape).astype(dtype) for name in ("root", "kernel"))
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(dtype)
         # The product that leaves narrower rows comes first.
-        first = isinstance(x, SparseFeatures) or x.shape[1] > self.features
+        first = x.shape[1] > self.features or any(isinstance(x, SparseFeatures) for x in hidden.values())
         rows = {name: x @ kernel for name, x in hidden.items()} if first else hidden
         total = propagate(graph, rows, destinations, normalise=False, self_loops=False)
         output = {}

@@ -139,6 +139,15 @@ def test_features_are_kept_as_configured(features, kept):
     assert set(read.graph.features) == kept
 
 
+def test_sehgnn_reads_types_without_features():
+    dataset = hj.load_dataset("imdb_gtn")
+    graph = networks.prepared("SeHGNN", configs.Baseline(features="target"), dataset).graph
+    nodes = dataset.graph.num_nodes
+    widths = {name: x.shape[1] for name, x in graph.features.items() if not name.startswith("label:")}
+    assert widths == {"movie": 1256, "director-movie": nodes["director"], "actor-movie": nodes["actor"],
+                      "movie-director-movie": 1256, "movie-actor-movie": 1256}
+
+
 def test_only_training_labels_are_propagated():
     dataset = hj.load_dataset("imdb_gtn")
     hot = networks.training_labels(dataset)

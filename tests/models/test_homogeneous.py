@@ -403,6 +403,12 @@ def test_sparse_features_equal_dense_features(case):
     assert_close(case.apply(case.params, case.sparse), case.output)
 
 
+@pytest.mark.parametrize("dense", ["paper", "venue"])
+def test_some_types_sparse_and_some_dense(case, dense):
+    features = case.sparse.features | {dense: case.graph.features[dense]}
+    assert_close(case.apply(case.params, HeteroGraph.from_arrays(TYPED_NODES, TYPED_EDGES, features)), case.output)
+
+
 def test_the_output_is_as_documented(cases):
     rows = {"paper": (6, 8), "author": (4, 8), "venue": (2, 8)}
     hidden = {"sgc": [{}], "appnp": [{}, rows], "gcnii": [{}, rows, {"paper": (6, 8)}]}

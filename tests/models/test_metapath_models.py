@@ -34,7 +34,7 @@ def read_by(name, graph):
     """The graph in the form that a model reads."""
     if name == "han":
         return metapath_graph(graph, "paper")
-    return propagated_graph(graph, "paper", hops=2) if name == "sehgnn" else graph
+    return propagated_graph(graph, "paper", hops=2, one_hot=True) if name == "sehgnn" else graph
 
 
 def parameters(model, graph):

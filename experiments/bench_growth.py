@@ -4,6 +4,8 @@ Two questions, answered in one run:
   edges      10^4, 10^4.5, ... 10^7 edges in four relations between papers and authors. Nodes grow with the edges at
              --degree edges a node, as a graph of one kind does when there is more of it; so arrays leave the caches
              on the way, and the step between two sizes that does so is steeper than the rest. --nodes fixes them.
+             Twice: with edges between any nodes, and between nodes of nearby numbers, whose rows are read from the
+             caches however many nodes there are; what the first costs more, reading rows all over memory costs.
              Printed: the slope of log time against log edges, fitted from 10^5 edges on.
   relations  2, 4, ... 128 relations, with all edges together and all nodes fixed, in two layouts: all relations
              between one pair of types (and back), where the package makes one product of them, and every relation
@@ -49,6 +51,7 @@ from experiments.memory import use_heap_for_large_arrays
 CHUNK = 10  # epochs a call, as in `fit`: at every call a large program's temporaries are mapped and faulted in anew
 FIT_FROM = 100_000  # edges from which on the slope is fitted: below, fixed costs of a step count
 ONE_PAIR, OWN_PAIRS = "one pair of types", "a pair each"
+ANYWHERE, NEARBY = "any nodes", "nodes of nearby numbers"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,15 +111,18 @@ def main(settings: Settings, console: Console | None = None) -> dict[str, Any]:
                                        max_relations=4, relation_edges=10_000, out=settings.out / "smoke")
     heap = use_heap_for_large_arrays()
     Point(between_types(1_000, 100), settings)()  # what only the first program of a process costs
-    by_edges = measure(((str(e), between_types(e, settings.nodes or round(e / settings.degree)))
-                        for e in edge_counts(settings.max_edges)), settings, console, "edges")
+    by_edges = {
+        layout: measure(((str(e), make(e, settings.nodes or round(e / settings.degree)))
+                         for e in edge_counts(settings.max_edges)), settings, console, f"edges between {layout}")
+        for layout, make in ((ANYWHERE, between_types), (NEARBY, between_nearby))
+    }
     nodes = settings.nodes or round(settings.relation_edges / settings.degree)
     by_relations = {
         layout: measure(((str(r), make(r, settings.relation_edges, nodes))
                          for r in relation_counts(settings.max_relations)), settings, console, layout)
         for layout, make in ((ONE_PAIR, between_one_pair), (OWN_PAIRS, between_own_pairs))
     }
-    slope = slope_facts(by_edges)
+    slope = {layout: slope_facts(rows) for layout, rows in by_edges.items()}
     facts: dict[str, Any] = {
         "settings": dataclasses.asdict(settings) | {"out": str(settings.out)},
         "environment": environment() | {"cpu": cpu_name(), "heap": heap},
@@ -180,6 +186,18 @@ def between_types(edges: int, nodes: int) -> hj.Dataset:
     return _synthetic(counts, relations, edges)
 
 
+def between_nearby(edges: int, nodes: int) -> hj.Dataset:
+    """`between_types` with as many edges, each between nodes that stand at about the same place of their type."""
+    dataset, rng = between_types(edges, nodes), np.random.default_rng(0)
+    graph, drawn = dataset.graph, {}
+    for (source, relation, destination), count in graph.num_edges.items():
+        ends = graph.num_nodes[source], graph.num_nodes[destination]
+        place = np.sort(rng.random(count))
+        drawn[source, relation, destination] = np.stack([
+            np.clip((place * n).astype(np.int64) + rng.integers(-50, 51, count), 0, n - 1) for n in ends])
+    return dataset.with_graph(hj.HeteroGraph.from_arrays(dict(graph.num_nodes), drawn, dict(graph.features)))
+
+
 def between_one_pair(relations: int, edges: int, nodes: int) -> hj.Dataset:
     """Half of the relations from authors to papers, the others back."""
     counts = {"paper": nodes // 2, "author": nodes - nodes // 2}
@@ -240,22 +258,25 @@ def slope_facts(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
 def report(facts: dict[str, Any], settings: Settings, console: Console) -> None:
     """Two tables, the slope, and the compile seconds of the most relations."""
     title = f"{settings.model}, width {settings.hidden}, {settings.layers} layers: one training step plus validation"
-    table = Table("edges", "nodes", "ms", "quartiles", "slope", "MiB", "compile s", title=title, title_justify="left")
-    before = None
-    for row in facts["edges"]:
-        median, *quartiles = (float(np.quantile(row["seconds"], q)) for q in (0.5, 0.25, 0.75))
-        local = "" if before is None else f"{fit_slope(*zip(before, (row['edges'], median), strict=True))[0]:.2f}"
-        table.add_row(f"{row['edges']:,}", f"{row['nodes']:,}", f"{1e3 * median:.1f}",
-                      " - ".join(f"{1e3 * value:.1f}" for value in quartiles), local,
-                      f"{row['memory_bytes'] / 2**20:.0f}", f"{row['compile_seconds']:.1f}")
-        before = row["edges"], median
-    console.print(table)
-    if (slope := facts["slope"]) is None:
-        console.print(f"No slope: fewer than two sizes of {FIT_FROM:,} edges or more.", highlight=False)
-    else:
-        low, high = slope["turns"]
-        console.print(f"Time grows as edges^{slope['slope']:.2f} from {slope['from_edges']:,} edges on "
-                      f"({low:.2f} to {high:.2f} in single turns).", soft_wrap=True, highlight=False)
+    for layout, rows in facts["edges"].items():
+        table = Table("edges", "nodes", "ms", "quartiles", "slope", "MiB", "compile s",
+                      title=f"{title}, edges between {layout}", title_justify="left")
+        before = None
+        for row in rows:
+            median, *quartiles = (float(np.quantile(row["seconds"], q)) for q in (0.5, 0.25, 0.75))
+            local = "" if before is None else f"{fit_slope(*zip(before, (row['edges'], median), strict=True))[0]:.2f}"
+            table.add_row(f"{row['edges']:,}", f"{row['nodes']:,}", f"{1e3 * median:.1f}",
+                          " - ".join(f"{1e3 * value:.1f}" for value in quartiles), local,
+                          f"{row['memory_bytes'] / 2**20:.0f}", f"{row['compile_seconds']:.1f}")
+            before = row["edges"], median
+        console.print(table)
+        if (slope := facts["slope"][layout]) is None:
+            console.print(f"No slope: fewer than two sizes of {FIT_FROM:,} edges or more.", highlight=False)
+        else:
+            low, high = slope["turns"]
+            console.print(f"Time grows as edges^{slope['slope']:.2f} from {slope['from_edges']:,} edges on "
+                          f"({low:.2f} to {high:.2f} in single turns), edges between {layout}.", soft_wrap=True,
+                          highlight=False)
     table = Table("relations", "between", "ms", "quartiles", "MiB", "compile s", title_justify="left",
                   title=f"{settings.relation_edges:,} edges in all")
     for layout, rows in facts["relations"].items():

@@ -18,29 +18,29 @@ if TYPE_CHECKING:
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#8C8C8C")  # Okabe and Ito's; grey for what is fitted or read beside
 
 
-def edges_figure(rows: Sequence[Mapping[str, Any]], slope: Mapping[str, Any] | None, path: str | os.PathLike[str], *,
-                 title: str = "") -> Path:
-    """Writes a PNG of time against edges: medians with quartiles, every turn a dot, and the fitted line where there
-    is one.
+def edges_figure(layouts: Mapping[str, Sequence[Mapping[str, Any]]], slopes: Mapping[str, Mapping[str, Any] | None],
+                 path: str | os.PathLike[str], *, title: str = "") -> Path:
+    """Writes a PNG of time against edges: medians with quartiles, every turn a dot, and the fitted lines there are.
 
     Args:
-      rows: {"edges": count, "seconds": [one a turn]}, by increasing edges.
-      slope: {"slope": a, "factor": b, "from_edges": count} of seconds = b * edges^a, or None.
+      layouts: {layout: rows}, a row {"edges": count, "seconds": [one a turn]}, by increasing edges.
+      slopes: {layout: {"slope": a, "factor": b, "from_edges": count} of seconds = b * edges^a, or None}.
       path: where to; folders are made.
       title: of the figure.
 
     Raises:
       ImportError: matplotlib is not installed.
     """
-    edges = [row["edges"] for row in rows]
     with _figure(Path(path), 1, title) as (axes,):
-        _timings(axes, edges, rows, 0, "median, quartiles and turns")
-        if slope is not None:
-            ends = np.array([slope["from_edges"], edges[-1]], float)
-            axes.plot(ends, 1e3 * slope["factor"] * ends ** slope["slope"], "--", color=COLORS[1], linewidth=1.5,
-                      zorder=4, label=f"fit from {slope['from_edges']:,} edges: time ~ edges^{slope['slope']:.2f}")
+        for index, (layout, rows) in enumerate(layouts.items()):
+            edges, slope = [row["edges"] for row in rows], slopes[layout]
+            grows = "" if slope is None else f": edges^{slope['slope']:.2f} from {slope['from_edges']:,} on"
+            _timings(axes, edges, rows, index, layout + grows)
+            if slope is not None:
+                ends = np.array([slope["from_edges"], edges[-1]], float)
+                axes.plot(ends, 1e3 * slope["factor"] * ends ** slope["slope"], "--", color=COLORS[index], zorder=4)
         axes.set(xscale="log", yscale="log", xlabel="edges", ylabel="training step plus validation (ms)")
-        axes.legend(frameon=False, loc="upper left")
+        axes.legend(frameon=False, loc="upper left", title="edges between", title_fontsize=8, fontsize=8)
     return Path(path)
 
 

@@ -51,6 +51,16 @@ def test_edges_are_those_asked_for():
     assert sum(graph.num_edges.values()) == 10_000 and sum(graph.num_nodes.values()) == 1_001
 
 
+def test_nearby_edges_join_the_same_places():
+    dataset = bench_growth.between_nearby(10_000, 1_001)
+    like = bench_growth.between_types(10_000, 1_001)
+    assert dataset.graph.num_edges == like.graph.num_edges and dataset.graph.num_nodes == like.graph.num_nodes
+    for (source, _, destination), (senders, receivers) in dataset.graph.host_edges().items():
+        n, m = dataset.graph.num_nodes[source], dataset.graph.num_nodes[destination]
+        assert np.abs(senders - receivers * n / m).max() <= 102 and np.corrcoef(senders, receivers)[0, 1] > 0.9
+        assert {0, n - 1} <= set(senders.tolist()) and {0, m - 1} <= set(receivers.tolist())
+
+
 @pytest.mark.slow
 def test_it_measures_and_writes(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench_growth, "edge_counts", lambda largest: [400, 800])
@@ -62,9 +72,11 @@ def test_it_measures_and_writes(tmp_path, monkeypatch, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         f"{name}.json", f"{name}_edges.png", f"{name}_relations.png"]  # fmt: skip
     assert json.loads((tmp_path / f"{name}.json").read_text()) == facts
-    assert [row["edges"] for row in facts["edges"]] == [400, 800]
+    assert all([row["edges"] for row in rows] == [400, 800] for rows in facts["edges"].values())
+    assert list(facts["edges"]) == list(facts["slope"]) == [bench_growth.ANYWHERE, bench_growth.NEARBY]
     assert all([row["relations"] for row in rows] == [2] for rows in facts["relations"].values())
-    for row in [*facts["edges"], *(row for rows in facts["relations"].values() for row in rows)]:
+    every = [*facts["edges"].values(), *facts["relations"].values()]
+    for row in (row for rows in every for row in rows):
         assert len(row["seconds"]) == 2 and min(row["seconds"]) > 0 and row["compile_seconds"] > 0
         assert row["memory_bytes"] > row["edges"] * 8  # at least the two ends of every edge
     printed = capsys.readouterr().out
@@ -92,10 +104,11 @@ def test_the_same_numbers_give_the_same_figures(tmp_path):
             for k in (4, 5, 6)]  # fmt: skip
     slope = {"slope": 1.0, "factor": 1e-6, "from_edges": 10**5}
     for name in ("a", "b"):
-        edges_figure(rows, slope, tmp_path / f"edges_{name}.png", title="made up")
+        edges_figure({"one": rows, "other": rows}, {"one": slope, "other": None}, tmp_path / f"edges_{name}.png",
+                     title="made up")
         relations_figure({"one": rows, "other": rows}, tmp_path / f"relations_{name}.png")
     for kind in ("edges", "relations"):
         first, second = ((tmp_path / f"{kind}_{name}.png").read_bytes() for name in ("a", "b"))
         assert first == second and first.startswith(b"\x89PNG")
-    edges_figure(rows, None, tmp_path / "no_line.png")
+    edges_figure({"one": rows}, {"one": None}, tmp_path / "no_line.png")
     assert np.unique([path.stat().st_size for path in tmp_path.iterdir()]).size > 1

@@ -22,6 +22,7 @@ from experiments.configs.tables import (
     METHODS,
     SEARCH_SEED,
     STUDENT,
+    TEACHER,
     TEACHER_SEED,
     Method,
     Setting,
@@ -61,7 +62,8 @@ class Pair:
     @property
     def networks(self) -> dict[str, Baseline]:
         """{"teacher": its network, "student": that of all methods}."""
-        teacher = baselines.baseline(self.dataset_name, self.model)
+        teacher = dataclasses.replace(baselines.baseline(self.dataset_name, self.model),
+                                      **TEACHER.get((self.dataset_name, self.model), {}))
         if self.hidden is not None:
             teacher = dataclasses.replace(teacher, hidden=self.hidden)
         if self.epochs is not None:

@@ -90,7 +90,17 @@ CHOSEN: dict[tuple[str, str], dict] = {
     ("acm_hgb", "RGCN"): {},  # 96.7, 96.6, 87.8
     ("acm_hgb", "GCN"): {},  # 95.5, 91.8, 70.1
     ("acm_hgb", "HGT"): {"features": "target"},  # 94.3, 96.4, 84.6
-    ("acm_hgb", "SimpleHGN"): {"features": "target"},  # 94.8, 95.5, 56.3
+    # With two layers: 94.8, 95.5, 56.3. Tried by hand beside the grid, 3 seeds each: 3 layers 96.2, 4 layers 96.6;
+    # dropout 0.6 94.8, learning rate 1e-3 for 300 epochs 93.2 (two layers).
+    ("acm_hgb", "SimpleHGN"): {"features": "target", "layers": 4},
+    ("acm_hgb", "GAT"): {"features": "target"},  # 94.2, 95.2, 30.8
+    ("imdb_hgb", "RGCN"): {},  # 67.1, 66.6, 17.1
+    ("imdb_hgb", "HGT"): {"features": "target"},  # 66.73, 66.74, 22.6
+    ("imdb_hgb", "GCN"): {},  # 66.5, 64.9, 16.5
+    ("imdb_hgb", "GAT"): {},  # 67.8, 67.2, 25.2
+    # 65.2, 63.3, 36.5. By hand, 3 seeds each, 300 epochs with a patience of 100: 65.3; with AdamW's decay at 1e-2 65.6;
+    # 3 layers 65.3; 3 and 5 layers at a learning rate of 1e-3 62.9 and 39.3. Dropout 0.6 as it starts: 63.8.
+    ("imdb_hgb", "SimpleHGN"): {"weight_decay": 1e-2, "epochs": 300, "patience": 100},
 }
 
 

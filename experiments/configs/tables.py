@@ -3,10 +3,11 @@
 Command: python -m experiments.tables
 Cost: `python -m experiments.tables --dry-run`.
 
-A teacher is the network of experiments/configs/baselines.py at full width, but for `TEACHER`; a student is the same architecture with
-`Student`'s changes. Every method that has something to choose tries six objectives on validation, 3 seeds each, and
-keeps the one of the highest validation score; the final cells train that one with 10 seeds. What is tried stands here
-and in the tables. The plain student has nothing to choose: its width, dropout and rate are set here, not searched.
+A teacher is the network of experiments/configs/baselines.py at full width, but for `TEACHER`; a student is the same
+architecture with the changes of `STUDENT`. Every method that has something to choose tries six objectives on
+validation, 3 seeds each, and keeps the one of the highest validation score; the final cells train that one with 10
+seeds. What is tried stands here and in the tables. The plain student has nothing to choose: its width, dropout and rate
+are set here, not searched.
 """
 
 import dataclasses

@@ -4,8 +4,8 @@ Two questions, answered in one run:
   edges      10^4, 10^4.5, ... 10^7 edges in four relations between papers and authors. Nodes grow with the edges at
              --degree edges a node, as a graph of one kind does when there is more of it; so arrays leave the caches
              on the way, and the step between two sizes that does so is steeper than the rest. --nodes fixes them.
-             Twice: with edges between any nodes, and between nodes of nearby numbers, whose rows are read from the
-             caches however many nodes there are; what the first costs more, reading rows all over memory costs.
+             Twice, one after the other: with edges between any nodes, and between nodes of nearby numbers, where
+             rows that a sparse product reads soon after one another lie close together in memory.
              Printed: the slope of log time against log edges, fitted from 10^5 edges on.
   relations  2, 4, ... 128 relations, with all edges together and all nodes fixed, in two layouts: all relations
              between one pair of types (and back), where the package makes one product of them, and every relation
@@ -104,7 +104,7 @@ class Point:
 
 
 def main(settings: Settings, console: Console | None = None) -> dict[str, Any]:
-    """Measures, prints two tables and the slope, writes JSON and plots; returns what the JSON holds."""
+    """Measures, prints three tables and two slopes, writes JSON and plots; returns what the JSON holds."""
     console = console or Console()
     if settings.smoke:
         settings = dataclasses.replace(settings, hidden=8, layers=1, repeats=2, max_edges=320_000,
@@ -187,7 +187,10 @@ def between_types(edges: int, nodes: int) -> hj.Dataset:
 
 
 def between_nearby(edges: int, nodes: int) -> hj.Dataset:
-    """`between_types` with as many edges, each between nodes that stand at about the same place of their type."""
+    """`between_types` with as many edges, each between nodes that stand at about the same place of their type.
+
+    Reverse relations are drawn by themselves, and are not the same links.
+    """
     dataset, rng = between_types(edges, nodes), np.random.default_rng(0)
     graph, drawn = dataset.graph, {}
     for (source, relation, destination), count in graph.num_edges.items():
@@ -256,7 +259,7 @@ def slope_facts(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def report(facts: dict[str, Any], settings: Settings, console: Console) -> None:
-    """Two tables, the slope, and the compile seconds of the most relations."""
+    """Three tables, the slopes, and the compile seconds of the most relations."""
     title = f"{settings.model}, width {settings.hidden}, {settings.layers} layers: one training step plus validation"
     for layout, rows in facts["edges"].items():
         table = Table("edges", "nodes", "ms", "quartiles", "slope", "MiB", "compile s",

@@ -133,18 +133,16 @@ def propagated_graph(graph: HeteroGraph, target: str, *, hops: int, labels: Any 
     if hops < 1 or label_hops < 0:
         raise GraphError(f"hops must be at least 1 and label_hops at least 0, got {hops} and {label_hops}")
     if (labels is None) != (label_hops == 0):
-        given = "no labels" if labels is None else "labels"
-        raise GraphError(f"labels are propagated where both labels and label_hops are given, got {given} and "
-                         f"label_hops={label_hops}")
+        raise GraphError("labels are propagated where both labels and label_hops are given, got "
+                         f"{'no labels' if labels is None else 'labels'} and label_hops={label_hops}")
     count = graph.num_nodes[target]
     matrices = {edge_type: _row_normalised(graph, edge_type) for edge_type in graph.edge_types}
-    own = {name: _scipy_features(x) for name, x in graph.features.items()}
+    given: dict[str, Any] = dict(graph.features)
     if one_hot:
-        own |= {name: scipy.sparse.identity(nodes, np.float32, "csr")
-                for name, nodes in graph.num_nodes.items() if nodes and name not in own}
-    features: dict[str, Any] = {}
-    if target in own:
-        features[target] = graph.features[target] if target in graph.features else _graph_features(own[target])
+        given |= {name: _graph_features(scipy.sparse.identity(nodes, np.float32, "csr"))
+                  for name, nodes in graph.num_nodes.items() if nodes and name not in given}
+    own = {name: _scipy_features(x) for name, x in given.items()}
+    features: dict[str, Any] = {target: given[target]} if target in given else {}
     for path in _walks_into(graph, target, hops):
         if (source := path[0][0]) in own:
             product = own[source]

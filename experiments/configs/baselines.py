@@ -20,12 +20,11 @@ class Baseline:
     """One network and how it is trained: AdamW for at most `epochs`, the best validation epoch kept.
 
     `features` says which node types keep their features: "all", the labelled type alone ("target"), or "none". Types
-    without features get a learned row a node, in SeHGNN a one-hot row, which is propagated. Where `l2` is
-    not 0, it is added to the gradient before Adam, as torch's Adam has it, in place of AdamW's `weight_decay`; with
-    `l2_layers` that is the decay of GCNII's convolutions or APPNP's first matrix, and `l2` of the other parameters.
-    `norm=False` leaves out layer norm, `projection=False` the linear maps before and after the layers
-    (`hire_jax.models.NodeClassifier`). `row_normalised` divides rows of sparse features by their sums. `hops` are also
-    the propagations of SGC and APPNP.
+    without features get a learned row a node, in SeHGNN a one-hot row, which is propagated. Where `l2` is not 0, it is
+    added to the gradient before Adam, as torch's Adam has it, in place of AdamW's `weight_decay`; with `l2_layers` that
+    is the decay of GCNII's convolutions or APPNP's first matrix, and `l2` of the other parameters. `norm=False` leaves
+    out layer norm, `projection=False` the linear maps before and after the layers (`hire_jax.models.NodeClassifier`).
+    `row_normalised` divides rows of sparse features by their sums. `hops` are also the propagations of SGC and APPNP.
     """
 
     hidden: int = 64

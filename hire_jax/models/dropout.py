@@ -7,7 +7,7 @@ it passes the independence tests in tests/models/test_dropout.py. Being a few el
 with its surroundings, so no mask is stored between the forward and the backward pass.
 """
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
@@ -63,11 +63,12 @@ class Dropout(nn.Module, kw_only=True):
             raise ValueError(f"dropout rate must be in [0, 1), got {self.rate}")
         if not train or self.rate == 0:
             return x
-        leaves, structure = jax.tree.flatten(x, is_leaf=lambda leaf: isinstance(leaf, SparseFeatures))
-        dropped = jax.tree.unflatten(structure, [self._drop(leaf) for leaf in leaves])
-        return {name: dropped[name] for name in x} if isinstance(x, dict) else dropped  # jax.tree sorts names
+        if not isinstance(x, dict):
+            return self._drop(x)
+        dropped = {name: self._drop(x[name]) for name in sorted(x)}  # masks do not depend on the order
+        return {name: dropped[name] for name in x}
 
-    def _drop(self, x: jax.Array | SparseFeatures) -> jax.Array | SparseFeatures:
+    def _drop(self, x: Any) -> Any:
         if isinstance(x, SparseFeatures):
             data = self._mask(x.data)
             return SparseFeatures(csr=x.csr, data=data, t_data=data[x.csr.t_entries])

@@ -8,9 +8,8 @@ import jax.numpy as jnp
 
 from hire_jax.graph import HeteroGraph
 from hire_jax.models.projection import glorot
-from hire_jax.models.propagation import propagate
+from hire_jax.models.propagation import map_first, propagate
 from hire_jax.models.trunk import Attention, Hidden, NodeClassifier
-from hire_jax.sparse import SparseFeatures
 
 
 class GCNLayer(nn.Module, kw_only=True):
@@ -34,8 +33,7 @@ class GCNLayer(nn.Module, kw_only=True):
         x = next(iter(hidden.values()))
         kernel = self.param("kernel", glorot, (x.shape[1], self.features)).astype(self.dtype or x.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype or x.dtype)
-        # The product that leaves narrower rows comes first.
-        first = x.shape[1] > self.features or any(isinstance(x, SparseFeatures) for x in hidden.values())
+        first = map_first(hidden, self.features)
         rows = {name: x @ kernel for name, x in hidden.items()} if first else hidden
         output = propagate(graph, rows, destinations, normalise=self.normalise, self_loops=self.self_loops)
         return {name: (x if first else x @ kernel) + bias for name, x in output.items()}

@@ -8,10 +8,9 @@ import jax.numpy as jnp
 
 from hire_jax.graph import HeteroGraph
 from hire_jax.models.projection import glorot
-from hire_jax.models.propagation import in_degree, propagate
+from hire_jax.models.propagation import in_degree, map_first, propagate
 from hire_jax.models.sage import unit_rows
 from hire_jax.models.trunk import Attention, Hidden, NodeClassifier
-from hire_jax.sparse import SparseFeatures
 
 
 class SAGELayer(nn.Module, kw_only=True):
@@ -35,8 +34,7 @@ class SAGELayer(nn.Module, kw_only=True):
         shape, dtype = (x.shape[1], self.features), self.dtype or x.dtype
         root, kernel = (self.param(name, glorot, shape).astype(dtype) for name in ("root", "kernel"))
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(dtype)
-        # The product that leaves narrower rows comes first.
-        first = x.shape[1] > self.features or any(isinstance(x, SparseFeatures) for x in hidden.values())
+        first = map_first(hidden, self.features)
         rows = {name: x @ kernel for name, x in hidden.items()} if first else hidden
         total = propagate(graph, rows, destinations, normalise=False, self_loops=False)
         output = {}

@@ -1,13 +1,13 @@
 """Sums over neighbours without parameters, over all relations as if they were one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from hire_jax.graph import HeteroGraph
-from hire_jax.sparse import spmm
+from hire_jax.sparse import SparseFeatures, spmm
 
 Hidden = dict[str, jax.Array]
 
@@ -31,6 +31,14 @@ def propagate(graph: HeteroGraph, hidden: Hidden, destinations: Sequence[str], *
             total += spmm(block.by_source(), None, scaled[source])
         output[destination] = total * scale[destination]
     return output
+
+
+def map_first(hidden: Mapping[str, jax.Array | SparseFeatures], features: int) -> bool:
+    """Whether a layer's linear map to `features` numbers is to come before propagation, with which it commutes.
+
+    It is where rows get narrower by it, and where some are sparse, which cannot be propagated as they are.
+    """
+    return any(isinstance(x, SparseFeatures) or x.shape[1] > features for x in hidden.values())
 
 
 def in_degree(graph: HeteroGraph, name: str) -> jax.Array:

@@ -458,6 +458,14 @@ def test_gradients_are_finite_where_no_node_has_an_edge(small, name):
     assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradient)) > 1e-2
 
 
+def test_training_with_hardly_any_dropout_is_evaluation(case):
+    """A rate that drops nothing of so few elements."""
+    rates = {rate: 1e-9 for rate in ("dropout", "attention_dropout") if hasattr(case.model, rate)}
+    model = case.model.clone(**rates)
+    train = jax.jit(lambda key: model.apply(case.params, case.sparse, train=True, rngs={"dropout": key}))
+    assert_close(train(jax.random.key(0)), case.output)
+
+
 def test_dropout_is_random_in_training_only(case):
     """Of sparse features too."""
     def apply(key):

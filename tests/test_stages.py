@@ -122,7 +122,8 @@ def test_what_has_no_counterpart_is_left_as_it_is(dataset, backbone, options, ta
     (BACKBONE, (4, 2, 1), "backbone: expected GCNLayer_0/bias of shape (2, 4), got (3, 4)"),
     (BACKBONE, None, "backbone: expected GCNLayer_0/bias of shape (2, 4), got (4,)"),
     (GAT(**FORM, heads=2), (4, 2), "backbone: expected GCNLayer_0/bias of shape (2, 4), got nothing"),
-    (BACKBONE.clone(projection=True), (4, 2), "backbone: expected GCNLayer_0/kernel of shape (2, 6, 4), got (2, 4, 4)"),
+    (BACKBONE.clone(projection=True, norm=True), (4, 2),
+     "backbone: expected GCNLayer_0/kernel of shape (2, 6, 4), got (2, 4, 4)"),
 ])
 def test_another_architecture_or_number_of_seeds_is_named(dataset, backbone, seeds, message):
     with pytest.raises(ValueError, match=re.escape(message)):

@@ -75,10 +75,11 @@ SEARCH: dict[str, tuple] = {"features": ("all", "target", "none")}
 # candidates all, target, none beside each. Pairs that are not named here were not searched to the end and take START.
 CHOSEN: dict[tuple[str, str], dict] = {
     ("dblp_hgb", "RGCN"): {"features": "none"},  # 90.8, 95.0, 95.1
-    # With norm: 87.1, 85.0, 53.0. Tried by hand beside the grid, without norm, 3 layers, features none, 3 seeds each:
-    # l2 5e-4, 1e-4, 2e-5: 82.7, 89.5, 89.9; dropout 0.2: 89.5; 4 layers: 86.9; 2 layers: 77.0; target's features: 87.0.
-    ("dblp_hgb", "GCN"): {"norm": False, "features": "none", "layers": 3, "learning_rate": 1e-3, "l2": 2e-5,
-                          "epochs": 300, "patience": 50},
+    # With norm: 87.1, 85.0, 53.0. By hand beside the grid, 3 seeds each, the form of HGB's code: without norm, 3 layers,
+    # features none, l2 1e-6. Dropout 0.5, 0.7, 0.8: 91.8, 93.0, 93.9; 128 wide: 92.5, 92.7, 94.2, and with 4 layers and
+    # dropout 0.7 94.0. The width of the published row was kept.
+    ("dblp_hgb", "GCN"): {"norm": False, "features": "none", "layers": 3, "dropout": 0.8, "l2": 1e-6, "epochs": 300,
+                          "patience": 50},
     ("dblp_hgb", "HGT"): {},  # 95.9, 94.3, 95.0
     # It stays at chance for 20 to 50 epochs, some seeds longer than the patience of START: those would stop untrained.
     ("dblp_hgb", "SimpleHGN"): {"features": "none", "epochs": 300, "patience": 100},  # 88.8, 94.2, 94.8
@@ -88,7 +89,9 @@ CHOSEN: dict[tuple[str, str], dict] = {
     ("dblp_hgb", "SeHGNN"): {"features": "target"},  # 96.3, 96.4, 95.8
     ("dblp_hgb", "MLP"): {},  # 82.3, -, 26.0
     ("acm_hgb", "RGCN"): {},  # 96.7, 96.6, 87.8
-    ("acm_hgb", "GCN"): {},  # 95.5, 91.8, 70.1
+    # With norm: 95.5, 91.8, 70.1. By hand, without norm as on DBLP, dropout 0.5: 3 layers 95.1 with all features, 95.7
+    # with the target's (dropout 0.7: 95.5); 2 layers 94.8 and 94.6; 4 layers, the target's, 80.4.
+    ("acm_hgb", "GCN"): {"norm": False, "features": "target", "layers": 3, "l2": 1e-6, "epochs": 300, "patience": 50},
     ("acm_hgb", "HGT"): {"features": "target"},  # 94.3, 96.4, 84.6
     # With two layers: 94.7, 95.4, 56.3. Tried by hand beside the grid, 3 seeds each: 3 layers 96.2, 4 layers 96.6;
     # dropout 0.6 94.8, learning rate 1e-3 for 300 epochs 93.2 (two layers). With four layers and a patience of 30 one

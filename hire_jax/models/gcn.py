@@ -18,12 +18,14 @@ class GCNLayer(nn.Module, kw_only=True):
     h'_i = (sum_{j in N(i)} h_j / sqrt(d_i d_j) + h_i / d_i) W + b,   d_i = 1 + number of edges into i
 
     N(i) are the neighbours through all relations; W and b are one for all node types. With
-    `normalise=False` and `self_loops=False` the layer is sum_{j in N(i)} h_j W + b.
+    `normalise=False` and `self_loops=False` the layer is sum_{j in N(i)} h_j W + b; with `mapped=False` W is left out.
 
-    Input {type: [N, d]}, output {type: [N, features]} for `destinations`.
+    Input {type: [N, d]}, output {type: [N, features]} for `destinations`. Raises ValueError when W is left out and d is
+    not features.
     """
 
     features: int
+    mapped: bool = True
     normalise: bool = True
     self_loops: bool = True
     dtype: jnp.dtype | None = None
@@ -31,12 +33,23 @@ class GCNLayer(nn.Module, kw_only=True):
     @nn.compact
     def __call__(self, graph: HeteroGraph, hidden: Hidden, destinations: Sequence[str]) -> Hidden:
         x = next(iter(hidden.values()))
-        kernel = self.param("kernel", glorot, (x.shape[1], self.features)).astype(self.dtype or x.dtype)
+        kernel = None
+        if self.mapped:
+            kernel = self.param("kernel", glorot, (x.shape[1], self.features)).astype(self.dtype or x.dtype)
+        elif x.shape[1] != self.features:
+            raise ValueError(f"mapped=False keeps the width, but rows have {x.shape[1]} numbers and features is "
+                             f"{self.features}")
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype or x.dtype)
-        first = map_first(hidden, self.features)
-        rows = {name: x @ kernel for name, x in hidden.items()} if first else hidden
-        output = propagate(graph, rows, destinations, normalise=self.normalise, self_loops=self.self_loops)
-        return {name: (x if first else x @ kernel) + bias for name, x in output.items()}
+        if kernel is None:
+            output = self._propagate(graph, hidden, destinations)
+        elif map_first(hidden, self.features):
+            output = self._propagate(graph, {name: x @ kernel for name, x in hidden.items()}, destinations)
+        else:
+            output = {name: x @ kernel for name, x in self._propagate(graph, hidden, destinations).items()}
+        return {name: x + bias for name, x in output.items()}
+
+    def _propagate(self, graph: HeteroGraph, hidden: Hidden, destinations: Sequence[str]) -> Hidden:
+        return propagate(graph, hidden, destinations, normalise=self.normalise, self_loops=self.self_loops)
 
 
 class GCN(NodeClassifier, kw_only=True):
@@ -44,13 +57,16 @@ class GCN(NodeClassifier, kw_only=True):
 
     Types differ in the input projection alone, as in the homogenised baselines of HGB (arXiv 2112.14936). On a
     graph of one type this is GCN behind a linear projection; with `projection=False, norm=False` it is the paper's
-    own network. Arguments are those of `NodeClassifier`.
+    own network. With `norm=False` alone the projection is the first layer's matrix, as in HGB's code: nothing but
+    dropout would stand between the two. Arguments are those of `NodeClassifier`.
     """
 
     def convolve(self, graph: HeteroGraph, hidden: Hidden, destinations: Sequence[str], carry: Any,
                  train: bool) -> tuple[Hidden, Attention, Any]:
         """One `GCNLayer`."""
-        return GCNLayer(features=self.hidden, dtype=self.dtype)(graph, hidden, destinations), {}, None
+        mapped = self.norm or not self.projection or carry == "mapped"
+        layer = GCNLayer(features=self.hidden, mapped=mapped, dtype=self.dtype)
+        return layer(graph, hidden, destinations), {}, "mapped"
 
     def readout(self, graph: HeteroGraph, hidden: Hidden, carry: Any, train: bool) -> tuple[Hidden, Attention]:
         """A `GCNLayer` of the classes."""

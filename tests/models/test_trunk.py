@@ -21,7 +21,8 @@ def test_without_norm_it_is_its_equations(awkward):
         for name in output.hidden[layer]:
             np.testing.assert_allclose(output.hidden[layer][name], hidden[name], rtol=1e-5, atol=1e-6)
         assert ("kernel" in params[f"GCNLayer_{layer}"]) == (layer > 0)  # the projection is the first one's
-        hidden = GCNLayer(features=4, mapped=layer > 0).apply({"params": params[f"GCNLayer_{layer}"]}, awkward, hidden, types)
+        module = GCNLayer(features=4, mapped=layer > 0)
+        hidden = module.apply({"params": params[f"GCNLayer_{layer}"]}, awkward, hidden, types)
         hidden = {name: np.where(x > 0, x, np.expm1(np.minimum(x, 0))) for name, x in hidden.items()}
     np.testing.assert_allclose(output.hidden[2]["paper"], hidden["paper"], rtol=1e-5, atol=1e-6)
     classifier = params["classifier"]
@@ -32,10 +33,10 @@ def test_without_norm_it_is_its_equations(awkward):
 def test_without_its_matrix_a_gcn_layer_has_that_of_one(awkward, rng):
     hidden = {name: rng.normal(size=(n, 4)).astype(np.float32) for name, n in awkward.num_nodes.items()}
     bias = rng.normal(size=4).astype(np.float32)
-    bare = GCNLayer(features=4, mapped=False).apply({"params": {"bias": bias}}, awkward, hidden, awkward.node_types)
-    whole = GCNLayer(features=4).apply({"params": {"bias": bias, "kernel": np.eye(4, dtype=np.float32)}}, awkward, hidden,
-                                       awkward.node_types)
-    assert bare.keys() == whole.keys() == set(awkward.node_types)
+    types, one = awkward.node_types, np.eye(4, dtype=np.float32)
+    bare = GCNLayer(features=4, mapped=False).apply({"params": {"bias": bias}}, awkward, hidden, types)
+    whole = GCNLayer(features=4).apply({"params": {"bias": bias, "kernel": one}}, awkward, hidden, types)
+    assert bare.keys() == whole.keys() == set(types)
     for name in bare:
         np.testing.assert_allclose(bare[name], whole[name], rtol=1e-6, atol=1e-6)
     with pytest.raises(ValueError, match="mapped=False keeps the width, but rows have 4 numbers and features is 5"):

@@ -56,7 +56,7 @@ STUDENT: dict[Setting, dict[str, Any]] = {
 }
 # What teachers have in another way than experiments/configs/baselines.py, where it was changed after these tables.
 TEACHER: dict[tuple[str, str], dict[str, Any]] = {
-    ("acm_hgb", "SimpleHGN"): {"layers": 2, "epochs": 150, "patience": 30},
+    ("acm_hgb", "SimpleHGN"): {"hidden": 64, "layers": 2, "epochs": 150, "patience": 30},
 }
 LARGEST_SHARE = 0.25  # of the teacher's parameters, in a compressed student
 

@@ -16,7 +16,8 @@ import numpy as np
 
 from hire_jax.sparse import SparseFeatures
 
-Arrays = TypeVar("Arrays", jax.Array, dict[str, jax.Array])
+Rows = TypeVar("Rows", jax.Array, SparseFeatures)
+Arrays = TypeVar("Arrays", jax.Array, dict[str, Any])
 
 
 def keep_mask(key: jax.Array, shape: tuple[int, ...], rate: float) -> jax.Array:
@@ -68,7 +69,7 @@ class Dropout(nn.Module, kw_only=True):
         dropped = {name: self._drop(x[name]) for name in sorted(x)}  # masks do not depend on the order
         return {name: dropped[name] for name in x}
 
-    def _drop(self, x: Any) -> Any:
+    def _drop(self, x: Rows) -> Rows:
         if isinstance(x, SparseFeatures):
             data = self._mask(x.data)
             return SparseFeatures(csr=x.csr, data=data, t_data=data[x.csr.t_entries])

@@ -10,6 +10,7 @@ from hire_jax.graph import HeteroGraph
 from hire_jax.models.projection import glorot
 from hire_jax.models.propagation import map_first, propagate
 from hire_jax.models.trunk import Attention, Hidden, NodeClassifier
+from hire_jax.sparse import SparseFeatures
 
 
 class GCNLayer(nn.Module, kw_only=True):
@@ -20,8 +21,8 @@ class GCNLayer(nn.Module, kw_only=True):
     N(i) are the neighbours through all relations; W and b are one for all node types. With
     `normalise=False` and `self_loops=False` the layer is sum_{j in N(i)} h_j W + b; with `mapped=False` W is left out.
 
-    Input {type: [N, d]}, output {type: [N, features]} for `destinations`. Raises ValueError when W is left out and d is
-    not features.
+    Input {type: [N, d]}, dense or `SparseFeatures`; output {type: [N, features]} for `destinations`. Raises ValueError
+    when W is left out and rows are sparse or d is not features.
     """
 
     features: int
@@ -33,16 +34,18 @@ class GCNLayer(nn.Module, kw_only=True):
     @nn.compact
     def __call__(self, graph: HeteroGraph, hidden: Hidden, destinations: Sequence[str]) -> Hidden:
         x = next(iter(hidden.values()))
-        kernel = None
-        if self.mapped:
-            kernel = self.param("kernel", glorot, (x.shape[1], self.features)).astype(self.dtype or x.dtype)
-        elif x.shape[1] != self.features:
-            raise ValueError(f"mapped=False keeps the width, but rows have {x.shape[1]} numbers and features is "
-                             f"{self.features}")
-        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype or x.dtype)
-        if kernel is None:
+        dtype = self.dtype or x.dtype
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(dtype)
+        if not self.mapped:
+            for name, rows in hidden.items():
+                if isinstance(rows, SparseFeatures) or rows.shape[1] != self.features:
+                    kind = "sparse" if isinstance(rows, SparseFeatures) else "dense"
+                    raise ValueError(f"mapped=False needs dense rows of {self.features} numbers (features), but those "
+                                     f"of {name!r} are {kind}, {rows.shape[1]} wide")
             output = self._propagate(graph, hidden, destinations)
-        elif map_first(hidden, self.features):
+            return {name: x + bias for name, x in output.items()}
+        kernel = self.param("kernel", glorot, (x.shape[1], self.features)).astype(dtype)
+        if map_first(hidden, self.features):
             output = self._propagate(graph, {name: x @ kernel for name, x in hidden.items()}, destinations)
         else:
             output = {name: x @ kernel for name, x in self._propagate(graph, hidden, destinations).items()}
@@ -64,9 +67,10 @@ class GCN(NodeClassifier, kw_only=True):
     def convolve(self, graph: HeteroGraph, hidden: Hidden, destinations: Sequence[str], carry: Any,
                  train: bool) -> tuple[Hidden, Attention, Any]:
         """One `GCNLayer`."""
-        mapped = self.norm or not self.projection or carry == "mapped"
+        first = carry is None
+        mapped = not first or self.norm or not self.projection
         layer = GCNLayer(features=self.hidden, mapped=mapped, dtype=self.dtype)
-        return layer(graph, hidden, destinations), {}, "mapped"
+        return layer(graph, hidden, destinations), {}, "a layer has gone before"
 
     def readout(self, graph: HeteroGraph, hidden: Hidden, carry: Any, train: bool) -> tuple[Hidden, Attention]:
         """A `GCNLayer` of the classes."""

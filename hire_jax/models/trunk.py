@@ -42,7 +42,8 @@ class NodeClassifier(nn.Module, abc.ABC, kw_only=True):
       hidden: width of every layer.
       layers: number of message-passing layers.
       dropout: rate after the input projection and after every layer.
-      norm: whether rows are normalised after the projection and after every layer.
+      norm: whether rows are normalised after the projection and after every layer. Without, the first layer of GCN has
+        no matrix but the projection's.
       projection: whether a linear map stands before the first layer and another after the last.
       dtype: arithmetic of the layers, e.g. jnp.bfloat16; parameters and logits stay float32.
 

@@ -39,8 +39,10 @@ def test_without_its_matrix_a_gcn_layer_has_that_of_one(awkward, rng):
     assert bare.keys() == whole.keys() == set(types)
     for name in bare:
         np.testing.assert_allclose(bare[name], whole[name], rtol=1e-6, atol=1e-6)
-    with pytest.raises(ValueError, match="mapped=False keeps the width, but rows have 4 numbers and features is 5"):
-        GCNLayer(features=5, mapped=False).init(jax.random.key(0), awkward, hidden, awkward.node_types)
+    sparse = {"author": awkward.features["author"]}
+    for width, rows, found in ((5, hidden, "'paper' are dense, 4 wide"), (4, sparse, "'author' are sparse, 4 wide")):
+        with pytest.raises(ValueError, match=f"mapped=False needs dense rows of {width} .* but those of {found}"):
+            GCNLayer(features=width, mapped=False).init(jax.random.key(0), awkward, rows, types)
 
 
 def test_learned_rows_start_small_without_norm(awkward):

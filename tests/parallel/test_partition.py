@@ -55,6 +55,7 @@ MODELS = {
 # Of one width for all types: they read the features as they are.
 FEATURES = {
     "gcn of the literature": GCN(**COMMON, projection=False, norm=False),
+    "gcn without norm": GCN(**COMMON, norm=False),
     "gat of the literature": GAT(**COMMON, projection=False, norm=False, heads=2),
     "sgc": SGC(target="paper", num_classes=3, hops=2),
     "appnp": APPNP(**COMMON, hops=3),

@@ -47,6 +47,7 @@ LOCAL = {
 DEGREES = {
     "gcn": GCN(**COMMON),
     "gcn of the literature": GCN(**COMMON, projection=False, norm=False),
+    "gcn without norm": GCN(**COMMON, norm=False),
     "monet": MoNet(**COMMON),
     "sgc": SGC(target="item", num_classes=3, hops=2),
     "appnp": APPNP(**COMMON, hops=2),

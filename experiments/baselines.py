@@ -13,7 +13,7 @@ Examples:
   python -m experiments.baselines --datasets cora citeseer pubmed --models GCN GAT GraphSAGE APPNP GCNII
   python -m experiments.baselines --tune                            # choose configurations on validation, 3 seeds
   python -m experiments.baselines --render                          # the table of what is finished
-  python -m experiments.baselines --smoke                           # in a minute, to see that it runs
+  python -m experiments.baselines --smoke                           # in a minute or so, to see that it runs
 """
 
 import dataclasses
@@ -51,7 +51,7 @@ class Settings(TrainingSettings):
     seeds: int = 10
     out: Path = Path("runs/baselines")
     smoke: bool = False
-    """The bundled IMDB, width 8, 2 seeds, 3 epochs: shows in a minute that everything runs. Kept apart in OUT/smoke."""
+    """The bundled IMDB, width 8, 2 seeds, 3 epochs: shows in a minute or so that everything runs. Kept in OUT/smoke."""
     datasets: tuple[str, ...] = configs.DATASETS
     """Names for `hire_jax.load_dataset`, as NAME or NAME/SPLIT."""
     models: tuple[str, ...] = configs.CORE

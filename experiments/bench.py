@@ -47,7 +47,7 @@ from experiments.bench_floors import floors, machine_rates
 from experiments.console import track
 from experiments.environment import environment
 from experiments.memory import use_heap_for_large_arrays
-from hire_jax.data import DatasetNotFoundError
+from hire_jax.data import DatasetError, DatasetNotFoundError
 
 INSTALL = """--peer pyg needs torch and torch_geometric, which nothing else here uses: {error}.
 Install them into this environment and run the command again:
@@ -59,7 +59,7 @@ class Settings:
     """What to measure."""
 
     dataset: tuple[str, ...] = ()
-    """Names for `hire_jax.load_dataset`. Without: imdb_gtn (bundled), and dblp_hgb if $HIRE_JAX_DATA has it."""
+    """Names for `hire_jax.load_dataset`. Without: imdb_gtn (bundled), and dblp_hgb if its file is here."""
     peer: Literal["none", "pyg"] = "none"
     """Time the same model in PyG too, in turns with ours."""
     model: Literal["RGCN", "HeteroSAGE", "HGT", "HAN"] = "RGCN"
@@ -140,9 +140,9 @@ def _peer_module() -> Any:
 def _datasets(settings: Settings, console: Console) -> Iterator[tuple[str, hj.Dataset]]:
     for name in settings.dataset or ("imdb_gtn", "dblp_hgb"):
         try:
-            yield name, hj.load_dataset(name)
-        except DatasetNotFoundError as error:
-            if settings.dataset:
+            yield name, hj.load_dataset(name, download=bool(settings.dataset))
+        except DatasetError as error:
+            if settings.dataset or not isinstance(error, DatasetNotFoundError):
                 raise SystemExit(f"--dataset: {error}") from error
             console.print(f"{name} is skipped: {str(error).splitlines()[1]}", soft_wrap=True, highlight=False)
 

@@ -6,7 +6,7 @@ where it was. Results: a table here, and in --out seed-level JSON lines, a CSV a
 
 Examples:
   python -m experiments.hire                                    # bundled IMDB, RGCN and HGT, 5 seeds
-  python -m experiments.hire --smoke                            # the same in a minute, to see that it runs
+  python -m experiments.hire --smoke                            # the same in two minutes, to see that it runs
   python -m experiments.hire --variants all_pairs prototype edges --seeds 10
   python -m experiments.hire --dataset dblp_hgb --split magnn --root FOLDER --models RGCN
 """

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,19 @@ def test_a_missing_peer_says_how_to_install_it(monkeypatch, capsys):
 def test_an_unknown_dataset_is_an_error_and_not_skipped():
     with pytest.raises(SystemExit, match=r"(?s)--dataset: .*Did you mean imdb_gtn"):
         list(bench._datasets(Settings(dataset=("imbd_gtn",)), Console(quiet=True)))
+
+
+def test_without_names_nothing_is_fetched(tmp_path, monkeypatch):
+    def no_connection(*_):
+        raise AssertionError("a connection was asked for")
+
+    monkeypatch.setenv("HIRE_JAX_DATA", str(tmp_path))
+    monkeypatch.delenv("HIRE_JAX_OFFLINE", raising=False)
+    monkeypatch.setattr(socket, "create_connection", no_connection)
+    monkeypatch.setattr(socket, "getaddrinfo", no_connection)
+    console = Console(record=True, quiet=False, width=200)
+    assert [name for name, _ in bench._datasets(Settings(), console)] == ["imdb_gtn"]
+    assert "dblp_hgb is skipped" in console.export_text()
 
 
 @pytest.mark.slow

@@ -43,7 +43,7 @@ def test_it_trains_ours_and_a_peer(tmp_path, monkeypatch, capsys):
     peer = SimpleNamespace(VERSIONS={"torch": "0"}, Training=Training, peers=lambda dataset, model: {"PyG": "network"})
     monkeypatch.setattr(bench, "_peer_module", lambda: peer)
     monkeypatch.setattr(hj, "fit", fit)
-    monkeypatch.setattr(hj, "load_dataset", lambda name: hj.data.synthetic_hetero())
+    monkeypatch.setattr(hj, "load_dataset", lambda name, download: hj.data.synthetic_hetero())
     settings = Settings(dataset=("synthetic",), peer="pyg", model="HeteroSAGE", hidden=8, layers=1, seeds=2,
                         training=True, training_epochs=4, peer_epochs=2, repeats=1, out=tmp_path)
     facts = bench.main(settings)

@@ -34,25 +34,24 @@ class GCNLayer(nn.Module, kw_only=True):
     @nn.compact
     def __call__(self, graph: HeteroGraph, hidden: Hidden, destinations: Sequence[str]) -> Hidden:
         x = next(iter(hidden.values()))
-        dtype = self.dtype or x.dtype
-        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(dtype)
-        if not self.mapped:
-            for name, rows in hidden.items():
-                if isinstance(rows, SparseFeatures) or rows.shape[1] != self.features:
-                    kind = "sparse" if isinstance(rows, SparseFeatures) else "dense"
-                    raise ValueError(f"mapped=False needs dense rows of {self.features} numbers (features), but those "
-                                     f"of {name!r} are {kind}, {rows.shape[1]} wide")
-            output = self._propagate(graph, hidden, destinations)
-            return {name: x + bias for name, x in output.items()}
-        kernel = self.param("kernel", glorot, (x.shape[1], self.features)).astype(dtype)
-        if map_first(hidden, self.features):
-            output = self._propagate(graph, {name: x @ kernel for name, x in hidden.items()}, destinations)
+        kernel: Any = None
+        if self.mapped:
+            kernel = self.param("kernel", glorot, (x.shape[1], self.features)).astype(self.dtype or x.dtype)
         else:
-            output = {name: x @ kernel for name, x in self._propagate(graph, hidden, destinations).items()}
-        return {name: x + bias for name, x in output.items()}
+            self._check_width(hidden)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype or x.dtype)
+        before = self.mapped and map_first(hidden, self.features)
+        after = self.mapped and not before
+        rows = {name: x @ kernel for name, x in hidden.items()} if before else hidden
+        output = propagate(graph, rows, destinations, normalise=self.normalise, self_loops=self.self_loops)
+        return {name: (x @ kernel if after else x) + bias for name, x in output.items()}
 
-    def _propagate(self, graph: HeteroGraph, hidden: Hidden, destinations: Sequence[str]) -> Hidden:
-        return propagate(graph, hidden, destinations, normalise=self.normalise, self_loops=self.self_loops)
+    def _check_width(self, hidden: Hidden) -> None:
+        for name, x in hidden.items():
+            kind = "sparse" if isinstance(x, SparseFeatures) else "dense"
+            if (kind, x.shape[1]) != ("dense", self.features):
+                raise ValueError(f"mapped=False needs dense rows of {self.features} numbers (features), but those "
+                                 f"of {name!r} are {kind}, {x.shape[1]} wide")
 
 
 class GCN(NodeClassifier, kw_only=True):
@@ -66,11 +65,10 @@ class GCN(NodeClassifier, kw_only=True):
 
     def convolve(self, graph: HeteroGraph, hidden: Hidden, destinations: Sequence[str], carry: Any,
                  train: bool) -> tuple[Hidden, Attention, Any]:
-        """One `GCNLayer`."""
-        first = carry is None
-        mapped = not first or self.norm or not self.projection
-        layer = GCNLayer(features=self.hidden, mapped=mapped, dtype=self.dtype)
-        return layer(graph, hidden, destinations), {}, "a layer has gone before"
+        """One `GCNLayer`; `carry` is None before the first."""
+        projected = carry is None and self.projection and not self.norm  # by a map, and by nothing else
+        layer = GCNLayer(features=self.hidden, mapped=not projected, dtype=self.dtype)
+        return layer(graph, hidden, destinations), {}, True
 
     def readout(self, graph: HeteroGraph, hidden: Hidden, carry: Any, train: bool) -> tuple[Hidden, Attention]:
         """A `GCNLayer` of the classes."""

@@ -48,6 +48,7 @@ MODELS = {
     "ie_hgcn": IEHGCN(**COMMON, attention_features=4),
     "mlp": MLP(**COMMON),
     "gcn": GCN(**COMMON),
+    "gcn without norm": GCN(**COMMON, norm=False),
     "monet": MoNet(**COMMON),
     "gkedm": GKEDM(backbone=GAT(**COMMON, heads=2), heads=2, sign_flips=False, residual=True),
     "gkedm with a classifier": GKEDM(backbone=GCN(**COMMON), heads=2, readout="classifier", positions=False),
@@ -55,7 +56,6 @@ MODELS = {
 # Of one width for all types: they read the features as they are.
 FEATURES = {
     "gcn of the literature": GCN(**COMMON, projection=False, norm=False),
-    "gcn without norm": GCN(**COMMON, norm=False),
     "gat of the literature": GAT(**COMMON, projection=False, norm=False, heads=2),
     "sgc": SGC(target="paper", num_classes=3, hops=2),
     "appnp": APPNP(**COMMON, hops=3),

@@ -1,4 +1,4 @@
-"""What an epoch of RGCN must at least cost: its arithmetic and memory traffic, and what the machine does of both."""
+"""What an epoch must at least cost: its arithmetic and memory traffic, at the rates the machine does both."""
 
 import os
 import time
@@ -11,63 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import hire_jax as hj
-
-
-def hand_count(model: hj.models.RGCN, dataset: hj.Dataset) -> tuple[float, float]:
-    """What an epoch must at least do: (floating-point operations, bytes), from sizes alone.
-
-    An epoch is two forward passes (training, validation), one backward pass and AdamW:
-
-      matrix product [n, k] [k, m]   2 n k m operations; nk + km + nm numbers. The backward pass is two of
-                                     them, or one where the left side is data
-      sparse product, E entries      2 E d; 2 E + (rows + columns) d. One backward (weights get no gradient)
-      norm, GELU and dropout [n, d]  no operations counted; 2 n d forward, 3 n d backward
-      AdamW and best parameters      12 operations a parameter; 5 numbers read, 4 written
-
-    Everything elementwise is taken to be fused, an operand to be read once however often it is gathered, and a
-    number to be 4 bytes: a floor, not an estimate.
-    """
-    graph, width = dataset.graph, model.hidden
-    operations = numbers = parameters = 0.0
-
-    def matrix(n: int, k: int, m: int, *, backward: int = 2, copies: int = 1) -> None:
-        nonlocal operations, numbers, parameters
-        operations += (2 + backward) * 2 * n * k * m
-        numbers += (2 + backward) * (n * k + k * m + n * m)
-        parameters += k * m * copies
-
-    def sparse(entries: int, rows: int, columns: int) -> None:
-        nonlocal operations, numbers
-        operations += 3 * 2 * entries * width
-        numbers += 3 * (2 * entries + (rows + columns) * width)
-
-    def norm_act(n: int) -> None:
-        nonlocal numbers
-        numbers += 7 * n * width
-
-    needed = graph.receptive_field(model.target, model.layers)
-    for name in needed[0]:
-        features, count = graph.features.get(name), graph.num_nodes[name]
-        if isinstance(features, hj.SparseFeatures):
-            sparse(features.nnz, count, features.shape[1])
-            parameters += features.shape[1] * width
-        elif features is not None:
-            matrix(count, features.shape[1], width, backward=1)
-        else:
-            parameters += count * width
-        norm_act(count)
-    for types in needed[1:]:
-        for destination in types:
-            count = graph.num_nodes[destination]
-            matrix(count, width, width)
-            for source, block in graph.blocks_into(destination):
-                relations, sources = block.num_relations, graph.num_nodes[source]
-                rows = min(sources, count) if relations == 1 else sources
-                matrix(rows, width, relations * width)
-                sparse(block.csr.num_entries, count, sources * relations)
-            norm_act(count)
-    matrix(graph.num_nodes[model.target], width, model.num_classes)
-    return operations + 12 * parameters, 4 * (numbers + 9 * parameters)
+from experiments.bench_counts import hand_count
 
 
 def machine_rates(megabytes: float = 3.0) -> dict[str, float]:
@@ -114,21 +58,24 @@ def floors(
 ) -> dict[str, dict[str, float]]:
     """{"hand count" | "compiled": operations, bytes and the seconds they must take}, for an epoch of one seed.
 
-    The hand count is RGCN's alone.
     `analysis` is XLA's own count of the program it made. It counts elementwise operations and every operand of every
-    fused loop, but not the sparse products' arithmetic, which happens in a kernel it does not know. The bandwidth is
-    the larger of the two measured, so that the floor holds wherever the arrays are.
+    fused loop, but not the sparse products' arithmetic, which happens in a kernel it does not know, and a loop's body
+    once, however often it is repeated.
+
+    Bytes take `cached_seconds` at the rate of a copy within the caches, `copy_seconds` at that of a large one. What
+    holds wherever the arrays are is "floor_seconds", the larger of arithmetic and `cached_seconds`;
+    "copy_floor_seconds" is the larger of arithmetic and `copy_seconds`, a floor for arrays that the caches do not hold.
     """
     counts = {
-        **({"hand count": hand_count(model, dataset)} if isinstance(model, hj.models.RGCN) else {}),
+        "hand count": hand_count(model, dataset).total(),
         "compiled": (analysis.get("flops", 0.0), analysis.get("bytes accessed", 0.0)),
     }
-    bandwidth = max(machine["copy_bytes"], machine["cached_copy_bytes"])
     bounds = {}
     for name, (flops, moved) in counts.items():
-        compute, memory = flops / machine["matmul_flops"], moved / bandwidth
+        compute, copy = flops / machine["matmul_flops"], moved / machine["copy_bytes"]
+        cached = moved / max(machine["copy_bytes"], machine["cached_copy_bytes"])
         bounds[name] = {
-            "flops": flops, "bytes": moved, "compute_seconds": compute, "memory_seconds": memory,
-            "floor_seconds": max(compute, memory),
+            "flops": flops, "bytes": moved, "compute_seconds": compute, "cached_seconds": cached, "copy_seconds": copy,
+            "floor_seconds": max(compute, cached), "copy_floor_seconds": max(compute, copy),
         }  # fmt: skip
     return bounds

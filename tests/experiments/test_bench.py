@@ -16,8 +16,9 @@ import experiments
 import hire_jax as hj
 from experiments import bench
 from experiments.bench import Settings
-from experiments.bench_contenders import OurEpochs, in_turns, network, ratio
-from experiments.bench_floors import floors, hand_count, machine_rates
+from experiments.bench_contenders import OurEpochs, in_turns, network, ratio, with_metapaths
+from experiments.bench_counts import Count, hand_count
+from experiments.bench_floors import floors, machine_rates
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -97,6 +98,7 @@ def test_hand_count_is_of_the_order_of_the_compiled_count(dataset):
     assert 1 / 3 < hand["flops"] / compiled["flops"] < 3
     assert 1 / 5 < hand["bytes"] / compiled["bytes"] <= 1  # the compiler fuses less than the count supposes
     assert hand["floor_seconds"] == max(hand["flops"] / 1e11, hand["bytes"] / 4e10)
+    assert hand["copy_floor_seconds"] == max(hand["flops"] / 1e11, hand["bytes"] / 1e10)
 
 
 def test_hand_count_of_a_graph_small_enough_to_count():
@@ -109,7 +111,29 @@ def test_hand_count_of_a_graph_small_enough_to_count():
     products = 3 * 2 * 40 + 4 * 2 * (32 + 32 + 16) + 3 * 2 * 3 * 4
     parameters = 5 * 4 + 3 * 4 + 16 + 16 + 8
     numbers = 3 * (10 + 20 + 8) + 2 * 4 * (8 + 16 + 8) + 4 * (8 + 8 + 4) + 3 * (6 + (2 + 3) * 4) + 7 * 4 * (2 + 3 + 2)
-    assert hand_count(model, dataset) == (products + 12 * parameters, 4 * (numbers + 9 * parameters))
+    assert hand_count(model, dataset).total() == (products + 12 * parameters, 4 * (numbers + 9 * parameters))
+
+
+def test_hand_count_of_attention_small_enough_to_count():
+    count = Count()
+    count.attention(10, 3, 5, 4, products=True)
+    # scores and sum, each once forward (twice: training, validation), and backward by both of its operands
+    assert count.operations == 2 * (2 + 2) * 2 * 10 * 4
+    # 15 bits are less than 10 indices; q [3], k [5], v [5] and out [3], and the gradients of each
+    assert count.numbers == 3 * 15 / 32 + 2 * (3 + 5 + 5 + 3) * 4 + (3 + 5 + 5 + 3 + 3 + 5 + 5) * 4
+    count = Count()
+    count.attention(10, 300, 5, 4, products=False)
+    assert count.operations == (2 + 2) * 2 * 10 * 4
+    assert count.numbers == 3 * 10 + 2 * (5 + 300) * 4 + (5 + 300 + 5) * 4
+
+
+@pytest.mark.parametrize("name", ["RGCN", "HeteroSAGE", "HGT", "HAN"])
+def test_hand_count_knows_every_matrix_of_the_model(name):
+    settings = Settings(model=name, hidden=8)
+    dataset = with_metapaths(hj.load_dataset("synthetic"), settings)
+    model = network(dataset, settings)
+    shapes = jax.tree.leaves(jax.eval_shape(model.init, jax.random.key(0), dataset.graph))
+    assert hand_count(model, dataset).parameters == sum(leaf.size for leaf in shapes if leaf.ndim > 1)
 
 
 @pytest.mark.slow

@@ -6,8 +6,16 @@ multiplications. The exponential is not taken for each pair either, because Leak
 
   exp(LeakyReLU(v_i + u_j)) = max(exp(v_i) exp(u_j), exp(c v_i) exp(c u_j)),   0 <= c <= 1.
 
-Rows are taken in blocks that stay in the caches, and the backward pass computes them again (the idea of
-arXiv 2205.14135), so memory is linear in the nodes. Heads and mapped seeds follow one another.
+With e_ij that exponential where linked, e'_ij its product with LeakyReLU', k_ij the factor of dropout, t_i one over
+sum_j e_ij, o_i = t_i sum_j e_ij k_ij x_j, and g the gradient of o,
+
+  dv_i = t_i (g_i . sum_j e'_ij k_ij x_j - (g_i . o_i) sum_j e'_ij)
+  du_j = x_j . sum_i e'_ij k_ij t_i g_i - sum_i e'_ij t_i (g_i . o_i)
+  dx_j = sum_i e_ij k_ij t_i g_i
+
+so that both passes are products of e and e' with narrow matrices. Rows are taken in blocks that stay in the caches, and
+the backward pass computes them again (the idea of arXiv 2205.14135), so memory is linear in the nodes. Heads and mapped
+seeds follow one another.
 """
 
 from collections.abc import Callable
@@ -21,8 +29,11 @@ from jax.custom_batching import sequential_vmap
 
 from hire_jax.models.dropout import keep_at
 
-# Pairs in a block of rows: 4 MiB of float32.
-BLOCK_PAIRS = 2 ** 20
+# Pairs in a block of rows: 8 MiB of float32.
+BLOCK_PAIRS = 2 ** 21
+
+# Sums over pairs stand in them as well, which an accelerator's default would round to fewer digits.
+product = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
 
 
 def dense_attention(adjacency: jax.Array, scores: jax.Array, sources: jax.Array, values: jax.Array, *,
@@ -58,47 +69,57 @@ def dense_attention(adjacency: jax.Array, scores: jax.Array, sources: jax.Array,
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _attention(slope: float, rate: float, adjacency: jax.Array, words: jax.Array, v: jax.Array, u: jax.Array,
                x: jax.Array) -> jax.Array:
-    return _attention_fwd(slope, rate, adjacency, words, v, u, x)[0]
+    return _sums(slope, rate, adjacency, words, v, u, x, backward=False)[0]
 
 
-def _attention_fwd(slope: float, rate: float, adjacency: jax.Array, words: jax.Array, v: jax.Array, u: jax.Array,
-                   x: jax.Array) -> tuple[jax.Array, Any]:
-    def run(adjacency: jax.Array, words: jax.Array, v: jax.Array, u: jax.Array,
-            x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        def block(start: jax.Array, size: int, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-            weights, _ = _weights(slope, _rows(adjacency, start, size), _rows(v, start, size), u)
-            total = jnp.sum(weights, axis=1)
-            scale = 1 / jnp.where(total > 0, total, 1)
-            out = scale[:, None] * (weights * _kept(words, rate, start, weights.shape) @ x)
-            return _put(carry[0], out, start), _put(carry[1], scale, start)
+def _attention_fwd(slope: float, rate: float, *operands: jax.Array) -> tuple[jax.Array, Any]:
+    sums = _sums(slope, rate, *operands, backward=True)
+    return sums[0], (*operands, *sums)
 
-        return _over_rows(adjacency.shape, block, (jnp.zeros((v.shape[0], x.shape[1]), x.dtype), jnp.zeros_like(v)))
 
-    out, scale = sequential_vmap(run)(adjacency, words, v, u, x)
-    return out, (adjacency, words, v, u, x, out, scale)
+def _sums(slope: float, rate: float, *operands: jax.Array, backward: bool) -> tuple[jax.Array, ...]:
+    """o [n, d] and t [n] of one head; for the backward pass also sum_j e'_ij k_ij x_j and sum_j e'_ij."""
+    def run(adjacency: jax.Array, words: jax.Array, v: jax.Array, u: jax.Array, x: jax.Array) -> tuple[jax.Array, ...]:
+        ones = jnp.ones_like(u)
+
+        def block(start: jax.Array, size: int, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+            weights, slopes = _weights(slope, _rows(adjacency, start, size), _rows(v, start, size), u)
+            kept = _kept(words, rate, start, weights.shape)
+            found = [product(weights * kept, x), product(weights, ones)]
+            if backward:
+                found += [product(weights * slopes * kept, x), product(weights * slopes, ones)]
+            return tuple(_put(rows, new, start) for rows, new in zip(carry, found, strict=True))
+
+        zeros = [jnp.zeros((v.shape[0], x.shape[1]), x.dtype), jnp.zeros_like(v)]
+        values, total, *sloped = _over_rows(adjacency.shape, block, tuple(zeros * (2 if backward else 1)))
+        scale = 1 / jnp.where(total > 0, total, 1)
+        return scale[:, None] * values, scale, *sloped
+
+    return sequential_vmap(run)(*operands)
 
 
 def _attention_bwd(slope: float, rate: float, residuals: Any, g: jax.Array) -> tuple:
     def run(adjacency: jax.Array, words: jax.Array, v: jax.Array, u: jax.Array, x: jax.Array, out: jax.Array,
-            scale: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+            scale: jax.Array, values: jax.Array, total: jax.Array, g: jax.Array) -> tuple[jax.Array, ...]:
         along = jnp.sum(out * g, axis=1)
+        scaled, scaled_along = scale[:, None] * g, scale * along
 
         def block(start: jax.Array, size: int, carry: tuple) -> tuple:
-            (dv, seen), du, dx = carry
+            seen, dx, attracted, repelled = carry
             weights, slopes = _weights(slope, _rows(adjacency, start, size), _rows(v, start, size), u)
             kept = _kept(words, rate, start, weights.shape)
-            of_rows = _rows(g, start, size)
-            alpha = weights * _rows(scale, start, size)[:, None]
-            ds = alpha * slopes * (kept * (of_rows @ x.T) - _rows(along, start, size)[:, None])
-            # Rows that two blocks share get the same dv twice, but add to the sums over rows once.
-            fresh = (start + jnp.arange(size) >= seen)[:, None]
-            dx += (alpha * kept).T @ jnp.where(fresh, of_rows, 0)
-            du += jnp.sum(jnp.where(fresh, ds, 0), axis=0)
-            return (_put(dv, jnp.sum(ds, axis=1), start), jnp.asarray(start + size, jnp.int32)), du, dx
+            fresh = start + jnp.arange(size) >= seen  # rows that two blocks share count once
+            rows = jnp.where(fresh[:, None], _rows(scaled, start, size), 0)
+            # Narrow rows times a wide block: the other way round the block would be transposed first.
+            dx += product(rows.T, weights * kept)
+            attracted += product(rows.T, weights * slopes * kept)
+            repelled += product(jnp.where(fresh, _rows(scaled_along, start, size), 0), weights * slopes)
+            return jnp.asarray(start + size, jnp.int32), dx, attracted, repelled
 
-        start = ((jnp.zeros_like(v), jnp.zeros((), jnp.int32)), jnp.zeros_like(u), jnp.zeros_like(x))
-        (dv, _), du, dx = _over_rows(adjacency.shape, block, start)
-        return dv, du, dx
+        start = jnp.zeros((), jnp.int32), jnp.zeros_like(x.T), jnp.zeros_like(x.T), jnp.zeros_like(u)
+        _, dx, attracted, repelled = _over_rows(adjacency.shape, block, start)
+        dv = scale * (jnp.sum(g * values, axis=1) - along * total)
+        return dv, jnp.sum(x.T * attracted, axis=0) - repelled, dx.T
 
     return None, None, *sequential_vmap(run)(*residuals, g)
 

@@ -16,8 +16,8 @@ from hire_jax.graph.types import EdgeType
 from hire_jax.sparse import CSR
 
 # A relation between at most _DENSE_PAIRS pairs that links more than this share of them also keeps the full matrix
-# (a byte a pair): attention over all pairs then needs less memory than over the edges, and from about a tenth of the
-# pairs on less time too (docs/performance.md).
+# (a byte a pair): attention over all pairs then needs less memory than over the edges, and less time
+# (docs/performance.md).
 _DENSE_ABOVE = 0.05
 _DENSE_PAIRS = 2 ** 28
 

@@ -218,6 +218,8 @@ def _measure(
         ratios = (f"{np.median(seconds[ours]) / bound[key]:.1f}" for key in ("floor_seconds", "copy_floor_seconds"))
         table.add_row(label, f"{bound['flops'] / 1e9:.2f}", f"{bound['bytes'] / 1e9:.3f}", *times, *ratios)
     console.print(table)
+    console.print("compiled: XLA's own count, too low where a model goes over blocks of edges or pairs: a loop's body "
+                  "counts once", soft_wrap=True, highlight=False)
     return {
         "seconds": seconds,
         "times_ours": {label: ratio(seconds, label, ours) for label in seconds},

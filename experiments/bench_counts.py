@@ -7,12 +7,14 @@ An epoch is two forward passes (training, validation), one backward pass and Ada
   sparse product, E entries      2 E d; 2 E + (rows + columns) d. One backward (weights get no gradient)
   attention over E entries       2 E d for the sum of values, and as many for scores that are products of queries and
                                  keys; two of each backward. Every operand and result once; an index an entry, or a bit
-                                 a pair where that is less. Exponentials and additive scores count nothing
+                                 a pair where that is less. A score that is a sum counts nothing for the entry; its two
+                                 ends, and HAN's sum over metapaths, count operations and no numbers
   norm, GELU and dropout [n, d]  no operations counted; 2 n d forward, 3 n d backward
   AdamW and best parameters      12 operations a parameter; 5 numbers read, 4 written
 
-Everything elementwise is taken to be fused, an operand to be read once however often it is gathered, and a number to be
-4 bytes: a floor, not an estimate.
+Everything elementwise is taken to be fused and to cost no operations, an exponential or tanh too; an operand is read
+once by a product however often it is gathered, and again by the next product; a number is 4 bytes. It is a floor of the
+products in the order the model has them: in another order HGT's could be fewer.
 """
 
 import dataclasses

@@ -115,6 +115,14 @@ def awkward() -> HeteroGraph:
     return HeteroGraph.from_arrays(AWKWARD_NODES, AWKWARD_EDGES, awkward_features())
 
 
+@pytest.fixture(scope="session")
+def one_width(awkward: HeteroGraph) -> HeteroGraph:
+    """The awkward graph with dense features of one width, 4."""
+    rng = np.random.default_rng(5)
+    return HeteroGraph.from_arrays(awkward.num_nodes, awkward.host_edges(), {
+        name: rng.normal(size=(count, 4)).astype(np.float32) for name, count in awkward.num_nodes.items()})
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     """The same numbers for every test, whichever ran before."""

@@ -13,9 +13,9 @@ sum_j e_ij, o_i = t_i sum_j e_ij k_ij x_j, and g the gradient of o,
   du_j = x_j . sum_i e'_ij k_ij t_i g_i - sum_i e'_ij t_i (g_i . o_i)
   dx_j = sum_i e_ij k_ij t_i g_i
 
-so that both passes are products of e and e' with narrow matrices. Rows are taken in blocks that stay in the caches, and
-the backward pass computes them again (the idea of arXiv 2205.14135), so memory is linear in the nodes. Heads and mapped
-seeds follow one another.
+so that both passes are products of e and e' with narrow matrices; e_ij is taken relative to a bound of row i's scores.
+Rows are taken in blocks that stay in the caches, and the backward pass computes them again (the idea of
+arXiv 2205.14135), so memory is linear in the nodes. Heads and mapped seeds follow one another.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ from hire_jax.models.dropout import keep_at
 # Pairs in a block of rows: 8 MiB of float32.
 BLOCK_PAIRS = 2 ** 21
 
-# Sums over pairs stand in them as well, which an accelerator's default would round to fewer digits.
+# In full float32: an accelerator's default would round the weights before it sums them.
 product = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
 
 
@@ -48,7 +48,8 @@ def dense_attention(adjacency: jax.Array, scores: jax.Array, sources: jax.Array,
       rate, key: dropout of a, drawn with `key`; a rate of 0 draws nothing.
 
     Returns:
-      [n, H, d] of values' dtype; a row without neighbours is 0. Arithmetic is float32.
+      [n, H, d] of values' dtype; a row without neighbours is 0. Arithmetic is float32. Differentiable once, in reverse
+      mode.
 
     A row all of whose neighbours' u lie more than 80 below the largest u of all would be lost to underflow.
 
@@ -78,7 +79,7 @@ def _attention_fwd(slope: float, rate: float, *operands: jax.Array) -> tuple[jax
 
 
 def _sums(slope: float, rate: float, *operands: jax.Array, backward: bool) -> tuple[jax.Array, ...]:
-    """o [n, d] and t [n] of one head; for the backward pass also sum_j e'_ij k_ij x_j and sum_j e'_ij."""
+    """o [n, d] and t [n] of one head; for the backward pass also t_i sum_j e'_ij k_ij x_j and t_i sum_j e'_ij."""
     def run(adjacency: jax.Array, words: jax.Array, v: jax.Array, u: jax.Array, x: jax.Array) -> tuple[jax.Array, ...]:
         ones = jnp.ones_like(u)
 
@@ -92,33 +93,34 @@ def _sums(slope: float, rate: float, *operands: jax.Array, backward: bool) -> tu
 
         zeros = [jnp.zeros((v.shape[0], x.shape[1]), x.dtype), jnp.zeros_like(v)]
         values, total, *sloped = _over_rows(adjacency.shape, block, tuple(zeros * (2 if backward else 1)))
-        scale = 1 / jnp.where(total > 0, total, 1)
-        return scale[:, None] * values, scale, *sloped
+        scale = 1 / jnp.where(total >= jnp.finfo(total.dtype).tiny, total, 1)
+        return scale[:, None] * values, scale, *((scale * x.T).T for x in sloped)
 
     return sequential_vmap(run)(*operands)
 
 
 def _attention_bwd(slope: float, rate: float, residuals: Any, g: jax.Array) -> tuple:
     def run(adjacency: jax.Array, words: jax.Array, v: jax.Array, u: jax.Array, x: jax.Array, out: jax.Array,
-            scale: jax.Array, values: jax.Array, total: jax.Array, g: jax.Array) -> tuple[jax.Array, ...]:
+            scale: jax.Array, sloped_values: jax.Array, sloped_total: jax.Array, g: jax.Array) -> tuple[jax.Array, ...]:
         along = jnp.sum(out * g, axis=1)
-        scaled, scaled_along = scale[:, None] * g, scale * along
 
         def block(start: jax.Array, size: int, carry: tuple) -> tuple:
             seen, dx, attracted, repelled = carry
-            weights, slopes = _weights(slope, _rows(adjacency, start, size), _rows(v, start, size), u)
+            # t_i goes into the weights, which it makes at most 1: of a row far below the others it is too large for g.
+            weights, slopes = _weights(slope, _rows(adjacency, start, size), _rows(v, start, size), u,
+                                       _rows(scale, start, size))
             kept = _kept(words, rate, start, weights.shape)
             fresh = start + jnp.arange(size) >= seen  # rows that two blocks share count once
-            rows = jnp.where(fresh[:, None], _rows(scaled, start, size), 0)
+            rows = jnp.where(fresh[:, None], _rows(g, start, size), 0)
             # Narrow rows times a wide block: the other way round the block would be transposed first.
             dx += product(rows.T, weights * kept)
             attracted += product(rows.T, weights * slopes * kept)
-            repelled += product(jnp.where(fresh, _rows(scaled_along, start, size), 0), weights * slopes)
+            repelled += product(jnp.where(fresh, _rows(along, start, size), 0), weights * slopes)
             return jnp.asarray(start + size, jnp.int32), dx, attracted, repelled
 
         start = jnp.zeros((), jnp.int32), jnp.zeros_like(x.T), jnp.zeros_like(x.T), jnp.zeros_like(u)
         _, dx, attracted, repelled = _over_rows(adjacency.shape, block, start)
-        dv = scale * (jnp.sum(g * values, axis=1) - along * total)
+        dv = jnp.sum(g * sloped_values, axis=1) - along * sloped_total
         return dv, jnp.sum(x.T * attracted, axis=0) - repelled, dx.T
 
     return None, None, *sequential_vmap(run)(*residuals, g)
@@ -127,14 +129,15 @@ def _attention_bwd(slope: float, rate: float, residuals: Any, g: jax.Array) -> t
 _attention.defvjp(_attention_fwd, _attention_bwd)
 
 
-def _weights(slope: float, adjacency: jax.Array, v: jax.Array, u: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """exp(LeakyReLU(v_i + u_j) - t_i) where linked, 0 elsewhere, and LeakyReLU's derivative; t_i bounds row i."""
+def _weights(slope: float, adjacency: jax.Array, v: jax.Array, u: jax.Array,
+             scale: jax.Array | float = 1.0) -> tuple[jax.Array, jax.Array]:
+    """scale_i exp(LeakyReLU(v_i + u_j) - b_i) where linked, 0 elsewhere, and LeakyReLU'; b_i bounds row i's scores."""
     highest = jnp.max(u, initial=jnp.finfo(u.dtype).min / 4)
     bound = jax.nn.leaky_relu(v + highest, slope)
-    straight = jnp.exp(v + highest - bound)[:, None] * jnp.exp(u - highest)
-    sloped = jnp.exp(slope * (v + highest) - bound)[:, None] * jnp.exp(slope * (u - highest))
+    straight = (scale * jnp.exp(v + highest - bound))[:, None] * jnp.exp(u - highest)
+    sloped = (scale * jnp.exp(slope * (v + highest) - bound))[:, None] * jnp.exp(slope * (u - highest))
     weights = jnp.where(adjacency, jnp.maximum(straight, sloped), 0)
-    return weights, jnp.where(straight >= sloped, 1.0, slope)
+    return weights, jnp.where(v[:, None] + u >= 0, 1.0, slope)
 
 
 def _kept(words: jax.Array, rate: float, start: jax.Array, shape: tuple[int, ...]) -> jax.Array | float:

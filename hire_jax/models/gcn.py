@@ -66,7 +66,8 @@ class GCN(NodeClassifier, kw_only=True):
     def convolve(self, graph: HeteroGraph, hidden: Hidden, destinations: Sequence[str], carry: Any,
                  train: bool) -> tuple[Hidden, Attention, Any]:
         """One `GCNLayer`; `carry` is None before the first."""
-        projected = carry is None and self.projection and not self.norm  # by a map, and by nothing else
+        # Then nothing but dropout stands between the projection and this layer, and one matrix does for both.
+        projected = carry is None and self.projection and not self.norm
         layer = GCNLayer(features=self.hidden, mapped=not projected, dtype=self.dtype)
         return layer(graph, hidden, destinations), {}, True
 

@@ -80,14 +80,6 @@ def positioned(awkward):
                                    for name, count in awkward.num_nodes.items()})
 
 
-@pytest.fixture(scope="module")
-def one_width(awkward):
-    """The awkward graph with dense features of one width."""
-    rng = np.random.default_rng(5)
-    return HeteroGraph.from_arrays(awkward.num_nodes, awkward.host_edges(), {
-        name: rng.normal(size=(count, 4)).astype(np.float32) for name, count in awkward.num_nodes.items()})
-
-
 def mapped(function, program, parts):
     """function(replicated, part) on the parts' devices; what comes out has a leading axis of devices."""
     part = parts.spread()

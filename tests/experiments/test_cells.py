@@ -15,6 +15,8 @@ from experiments.store import ResultStore
 from hire_jax.checkpoint import Checkpoints
 from hire_jax.models import MLP
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 CONFIG = {"experiment": "cells", "widths": (4, 3)}
 
 

@@ -10,26 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from hire_jax import metapaths
-from hire_jax.models import (
-    APPNP,
-    GAT,
-    GCN,
-    GCNII,
-    GKEDM,
-    HAN,
-    HGT,
-    IEHGCN,
-    MLP,
-    RGCN,
-    SGC,
-    GATv2,
-    GraphSAGE,
-    HeteroSAGE,
-    MoNet,
-    SeHGNN,
-    SimpleHGN,
-)
+from hire_jax import metapaths, models
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -39,28 +20,28 @@ PLAIN: dict[str, Any] = COMMON | {"projection": False, "norm": False}
 # {name: (graph, model, sum over leaves of their number, from 1, times the sum of absolute values)} for key 0. They are
 # those of commit 01cce5e, GCN's without norm of 8d8df7a. Another default of JAX's random numbers would change them all.
 MODELS: dict[str, tuple[str, Any, float]] = {
-    "rgcn": ("awkward", RGCN(**COMMON), 2219.387),
-    "rgcn with bases": ("awkward", RGCN(**COMMON, bases=2, aggregation="sum"), 1672.784),
-    "hgt": ("awkward", HGT(**COMMON, heads=2), 7874.025),
-    "simple_hgn": ("awkward", SimpleHGN(**COMMON, heads=2), 22420.78),
-    "sage": ("awkward", HeteroSAGE(**COMMON), 1355.488),
-    "ie_hgcn": ("awkward", IEHGCN(**COMMON), 2038.895),
-    "gcn": ("awkward", GCN(**COMMON), 827.1136),
-    "gcn without norm": ("awkward", GCN(**COMMON, norm=False), 209.678),
-    "gat": ("awkward", GAT(**COMMON, heads=2, residual=True), 1071.489),
-    "gatv2": ("awkward", GATv2(**COMMON, heads=2), 1189.514),
-    "graph_sage": ("awkward", GraphSAGE(**COMMON), 1272.335),
-    "monet": ("awkward", MoNet(**COMMON), 1781.427),
-    "mlp": ("awkward", MLP(**COMMON), 283.8081),
-    "gkedm": ("awkward", GKEDM(backbone=GCN(**COMMON), heads=2, positions=False), 1509.399),
-    "gcn of the literature": ("one_width", GCN(**PLAIN), 9.803655),
-    "gat of the literature": ("one_width", GAT(**PLAIN, heads=2), 33.21202),
-    "graph_sage of the literature": ("one_width", GraphSAGE(**PLAIN), 31.48059),
-    "sgc": ("one_width", SGC(target="paper", num_classes=3, hops=2), 12.06394),
-    "appnp": ("one_width", APPNP(**COMMON, hops=3), 8.394153),
-    "gcnii": ("one_width", GCNII(**COMMON), 158.3725),
-    "han": ("metapaths", HAN(**COMMON, heads=2), 3944.186),
-    "sehgnn": ("propagated", SeHGNN(target="paper", num_classes=3, hidden=8), 36040.55),
+    "rgcn": ("awkward", models.RGCN(**COMMON), 2219.387),
+    "rgcn with bases": ("awkward", models.RGCN(**COMMON, bases=2, aggregation="sum"), 1672.784),
+    "hgt": ("awkward", models.HGT(**COMMON, heads=2), 7874.025),
+    "simple_hgn": ("awkward", models.SimpleHGN(**COMMON, heads=2), 22420.78),
+    "sage": ("awkward", models.HeteroSAGE(**COMMON), 1355.488),
+    "ie_hgcn": ("awkward", models.IEHGCN(**COMMON), 2038.895),
+    "gcn": ("awkward", models.GCN(**COMMON), 827.1136),
+    "gcn without norm": ("awkward", models.GCN(**COMMON, norm=False), 209.678),
+    "gat": ("awkward", models.GAT(**COMMON, heads=2, residual=True), 1071.489),
+    "gatv2": ("awkward", models.GATv2(**COMMON, heads=2), 1189.514),
+    "graph_sage": ("awkward", models.GraphSAGE(**COMMON), 1272.335),
+    "monet": ("awkward", models.MoNet(**COMMON), 1781.427),
+    "mlp": ("awkward", models.MLP(**COMMON), 283.8081),
+    "gkedm": ("awkward", models.GKEDM(backbone=models.GCN(**COMMON), heads=2, positions=False), 1509.399),
+    "gcn of the literature": ("one_width", models.GCN(**PLAIN), 9.803655),
+    "gat of the literature": ("one_width", models.GAT(**PLAIN, heads=2), 33.21202),
+    "graph_sage of the literature": ("one_width", models.GraphSAGE(**PLAIN), 31.48059),
+    "sgc": ("one_width", models.SGC(target="paper", num_classes=3, hops=2), 12.06394),
+    "appnp": ("one_width", models.APPNP(**COMMON, hops=3), 8.394153),
+    "gcnii": ("one_width", models.GCNII(**COMMON), 158.3725),
+    "han": ("metapaths", models.HAN(**COMMON, heads=2), 3944.186),
+    "sehgnn": ("propagated", models.SeHGNN(target="paper", num_classes=3, hidden=8), 36040.55),
 }
 
 

@@ -32,11 +32,11 @@ class Count:
     numbers: float = 0.0
     parameters: float = 0.0
 
-    def matrix(self, n: int, k: int, m: int, *, backward: int = 2) -> None:
-        """A matrix of parameters [k, m] applied to n rows."""
+    def matrix(self, n: int, k: int, m: int, *, backward: int = 2, parameters: int | None = None) -> None:
+        """A matrix [k, m] applied to n rows, made of so many parameters; None takes all its entries."""
         self.operations += (2 + backward) * 2 * n * k * m
         self.numbers += (2 + backward) * (n * k + k * m + n * m)
-        self.parameters += k * m
+        self.parameters += k * m if parameters is None else parameters
 
     def sparse(self, entries: int, rows: int, columns: int, width: int) -> None:
         """A sparse product of fixed weights."""
@@ -119,8 +119,7 @@ def _hgt_layer(count: Count, graph: hj.HeteroGraph, destinations: Sequence[str],
             count.parameters += relations * model.heads  # the priors
             for _ in ("keys", "values"):
                 count.operations += 4 * 2 * width * width * head * relations  # the composition
-                count.matrix(graph.num_nodes[source], width, relations * width)
-                count.parameters -= relations * width * (width - head)  # a relation has a block of `head` a head
+                count.matrix(graph.num_nodes[source], width, relations * width, parameters=relations * width * head)
             entries += block.csr.num_entries
             columns += graph.num_nodes[source] * relations
         count.attention(entries, nodes, columns, width, products=True)

@@ -1,0 +1,248 @@
+"""Where the time of an epoch goes: every operation of the compiled program, by what it is for.
+
+A chunk of epochs (one gradient step, one look at the validation nodes each) runs under `jax.profiler`. What an
+operation is for is read from the name that XLA keeps of the code it was made from: the pass (training forward,
+backward, validation) and the kind (matrix products, those that sum over rows for a matrix's gradient apart; sparse
+products; norm and GELU; dropout; what else the model does). Operations run side by side on several threads; a moment in
+which several run is divided among them, so that all of them and the moments in which none runs add up to the time of
+the chunk. Profiling slows an epoch a little: the time without it is printed beside.
+
+Examples:
+  python -m experiments.bench_profile                                  # RGCN on the bundled IMDB
+  python -m experiments.bench_profile --dataset dblp_hgb --model HGT
+  python -m experiments.bench_profile --synthetic-edges 3200000        # the graph of experiments.bench_growth
+  python -m experiments.bench_profile --smoke                          # in seconds, to see that it runs
+
+It writes OUT/profile_DATASET_MODEL.json.
+"""
+
+import collections
+import dataclasses
+import gzip
+import itertools
+import json
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+from rich.console import Console
+
+import hire_jax as hj
+from experiments.bench import cpu_name
+from experiments.bench_contenders import OurEpochs, network
+from experiments.bench_growth import between_types
+from experiments.environment import environment
+from experiments.memory import use_heap_for_large_arrays
+from hire_jax.data import DatasetError
+
+PASSES = ("forward", "backward", "validation", "other")
+KINDS = ("matrix products", "matrices' gradients", "sparse products", "norm and GELU", "dropout", "rest of the model",
+         "loss, AdamW, scores", "without a name")
+NOTHING = "no operation"
+# They only hold others, which are counted themselves.
+CONTAINERS = {"while", "call", "conditional"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What to look at."""
+
+    dataset: str = "imdb_gtn"
+    """Name for `hire_jax.load_dataset`."""
+    synthetic_edges: int | None = None
+    """Instead of --dataset: edges between any nodes, ten a node, as in experiments.bench_growth."""
+    model: Literal["RGCN", "HeteroSAGE", "HGT"] = "RGCN"
+    """Which network; HGT has 4 heads. In a loop, as HAN's over pairs, XLA keeps no names to tell passes by."""
+    hidden: int = 64
+    """Width of every layer."""
+    layers: int = 2
+    """Number of relational convolutions."""
+    epochs: int = 10
+    """Epochs that are profiled, and as many before them that are not."""
+    longest: int = 10
+    """How many single operations are listed."""
+    out: Path = Path("runs/bench")
+    """Folder for the JSON file."""
+    smoke: bool = False
+    """Width 8 and 2 epochs: shows in seconds that everything runs. Kept apart in OUT/smoke."""
+
+
+class Operation(NamedTuple):
+    """One operation of the compiled program."""
+
+    shape: str  # of its result
+    code: str  # XLA's word for what it is
+    origin: str  # the path of names in the traced code
+    over_rows: bool  # a product that sums over the rows of both its sides
+
+
+def main(settings: Settings, console: Console | None = None) -> dict[str, Any]:
+    """Trains, profiles, prints two tables, writes JSON; returns what it holds."""
+    console = console or Console()
+    if settings.smoke:
+        settings = dataclasses.replace(settings, hidden=8, epochs=2, out=settings.out / "smoke")
+    use_heap_for_large_arrays()
+    if settings.synthetic_edges is None:
+        name = settings.dataset
+        try:
+            dataset = hj.load_dataset(name)
+        except DatasetError as error:
+            raise SystemExit(f"--dataset: {error}") from error
+    else:
+        name = f"synthetic_{settings.synthetic_edges}"
+        dataset = between_types(settings.synthetic_edges, max(settings.synthetic_edges // 10, 2))
+    epochs = OurEpochs(dataset, network(dataset, settings), epochs=settings.epochs)
+    epochs()
+    plain = 1e3 * float(np.median([epochs() for _ in range(3)]))
+    operations = operations_of(epochs.compiled.as_text())
+    profiled, intervals = profile(epochs, operations)
+    seconds = shares(intervals, profiled * settings.epochs)
+    longest = sorted(seconds.items(), key=lambda one: -one[1])
+    taken = {name: 1e3 * value / settings.epochs for name, value in longest}
+    table = by_purpose(taken, operations)
+
+    console.print(f"{name}, {settings.model}, width {settings.hidden}: an epoch takes {plain:.2f} ms, under the "
+                  f"profiler {1e3 * profiled:.2f} ms", soft_wrap=True, highlight=False)
+    total = sum(taken.values())
+    lines = [["ms", *PASSES, "sum", "%"]]
+    for kind in (*KINDS, NOTHING):
+        row = [table[kind, one] for one in PASSES]
+        lines.append([kind, *(f"{ms:.2f}" if ms else "-" for ms in row), f"{sum(row):.2f}",
+                      f"{100 * sum(row) / total:.0f}"])
+    console.print(hj.report.rich_table(lines))
+    console.print("The longest operations, ms an epoch:", highlight=False)
+    for operation, ms in [one for one in taken.items() if one[0] != NOTHING][:settings.longest]:
+        known = operations[operation]
+        console.print(f"{ms:8.2f}  {operation} {known.shape} {'/'.join(known.origin.split('/')[-3:])}", soft_wrap=True,
+                      highlight=False, markup=False)
+
+    facts = {
+        "settings": dataclasses.asdict(settings) | {"out": str(settings.out)},
+        "environment": environment() | {"cpu": cpu_name()},
+        "milliseconds": plain, "milliseconds_profiled": 1e3 * profiled,
+        "by_purpose": {kind: {one: table[kind, one] for one in PASSES} for kind in (*KINDS, NOTHING)},
+        "operations": {one: {"milliseconds": ms, **operations[one]._asdict()} for one, ms in taken.items()
+                       if one != NOTHING},
+    }  # fmt: skip
+    settings.out.mkdir(parents=True, exist_ok=True)
+    path = settings.out / f"profile_{name}_{settings.model.lower()}.json"
+    path.write_text(json.dumps(facts, indent=1))
+    console.print(f"All operations: {path}", soft_wrap=True, highlight=False)
+    return facts
+
+
+# ------------------------------------------------------------------------------------- reading the profile
+
+
+def operations_of(program: str) -> dict[str, Operation]:
+    """{name: operation} of a compiled program's text."""
+    found = {}
+    for line in program.splitlines():
+        if match := re.match(r"\s*(?:ROOT )?%([\w.\-]+) = (\S+|\(.*?\)) ([\w\-]+)\(", line):
+            name, shape, code = match.groups()
+            origin = re.search(r'op_name="([^"]*)"', line)
+            over_rows = "lhs_contracting_dims={0}, rhs_contracting_dims={0}" in line
+            found[name] = Operation(shape.split("{")[0], code, origin.group(1) if origin else "", over_rows)
+    return found
+
+
+def profile(epochs: OurEpochs, operations: Mapping[str, Operation]) -> tuple[float, list[tuple[str, float, float]]]:
+    """Seconds an epoch, and (operation, begin, end) in seconds of each that ran, those left out that only hold others.
+
+    Raises:
+      RuntimeError: the profile has no operation of the program.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            seconds = epochs()
+        traces = sorted(Path(folder).rglob("*.trace.json.gz"))
+        if not traces:
+            raise RuntimeError(f"jax.profiler left no trace, jax {jax.__version__}")
+        with gzip.open(traces[-1], "rt") as file:
+            events = [event for event in json.load(file)["traceEvents"] if event.get("ph") == "X"]
+    intervals = [interval for interval in intervals_of(events)
+                 if interval[0] in operations and operations[interval[0]].code not in CONTAINERS]
+    if not intervals:
+        raise RuntimeError(f"jax.profiler saw no operation of the program, jax {jax.__version__} on "
+                           f"{jax.default_backend()}")
+    return seconds, intervals
+
+
+def intervals_of(events: Iterable[Mapping[str, Any]]) -> list[tuple[str, float, float]]:
+    """(operation, begin, end) in seconds. One that goes on after its call ends where the trace says "end: NAME"."""
+    begun: dict[str, list[tuple[float, float]]] = {}
+    ended: dict[str, list[float]] = {}
+    for event in events:
+        begin, end = 1e-6 * event["ts"], 1e-6 * (event["ts"] + event.get("dur", 0))
+        if "hlo_op" in (event.get("args") or {}):
+            begun.setdefault(event["args"]["hlo_op"], []).append((begin, end))
+        elif event["name"].startswith("end: "):
+            ended.setdefault(event["name"].removeprefix("end: "), []).append(end)
+    found = []
+    for name, calls in begun.items():
+        calls, ends = sorted(calls), sorted(ended.get(name, []))
+        if len(ends) != len(calls):  # not every backend says so
+            ends = [end for _, end in calls]
+        found += [(name, begin, max(end, last)) for (begin, end), last in zip(calls, ends, strict=True)]
+    return found
+
+
+def shares(intervals: Iterable[tuple[str, float, float]], seconds: float) -> dict[str, float]:
+    """{operation: seconds}: each moment divided among those that run in it; `NOTHING` is the rest of `seconds`."""
+    marks = sorted([(begin, 1, name) for name, begin, _ in intervals] + [(end, -1, name) for name, _, end in intervals])
+    running: Counter[str] = Counter()
+    taken: dict[str, float] = collections.defaultdict(float)
+    before = marks[0][0] if marks else 0.0
+    for moment, change, name in marks:
+        if number := running.total():  # an operation may run twice at once
+            for one, times in running.items():
+                taken[one] += (moment - before) * times / number
+        running[name] += change
+        if not running[name]:
+            del running[name]
+        before = moment
+    taken[NOTHING] = max(seconds - sum(taken.values()), 0.0)
+    return dict(taken)
+
+
+def by_purpose(taken: Mapping[str, float], operations: Mapping[str, Operation]) -> dict[tuple[str, str], float]:
+    """{(kind, pass): the sum of its operations}, 0 where it has none."""
+    table = dict.fromkeys(itertools.product((*KINDS, NOTHING), PASSES), 0.0)
+    for name, amount in taken.items():
+        table[(NOTHING, "other") if name == NOTHING else purpose(name, operations[name])] += amount
+    return table
+
+
+def purpose(name: str, operation: Operation) -> tuple[str, str]:
+    """(kind, pass) of one operation, from its origin."""
+    origin, product = operation.origin, operation.code == "dot" or name.startswith("ynn_fusion")
+    model = re.search(r"(transpose\()?jvp\((\w+)\)|/(\w+)/\3[./]", origin)
+    if operation.over_rows:
+        return "matrices' gradients", "backward"
+    if not origin:  # made by XLA itself: products in another layout, and parts of sums over many rows
+        return "matrix products" if product else "without a name", "other"
+    if model is None:
+        return "loss, AdamW, scores", "other"
+    which = "backward" if model[1] else "forward" if model[2] else "validation"
+    if "bcsr_dot_general" in origin:
+        kind = "sparse products"
+    elif "NormAct" in origin or "LayerNormGELU" in origin:
+        kind = "norm and GELU"
+    elif "Dropout" in origin:
+        kind = "dropout"
+    elif product or origin.endswith("dot_general"):
+        kind = "matrix products"
+    else:
+        kind = "rest of the model"
+    return kind, which
+
+
+if __name__ == "__main__":
+    import tyro
+
+    main(tyro.cli(Settings, prog="python -m experiments.bench_profile", description=__doc__))

@@ -147,7 +147,8 @@ def operations_of(program: str) -> dict[str, Operation]:
             name, shape, code = match.groups()
             origin = re.search(r'op_name="([^"]*)"', line)
             over_rows = "lhs_contracting_dims={0}, rhs_contracting_dims={0}" in line
-            found[name] = Operation(shape.split("{")[0], code, origin.group(1) if origin else "", over_rows)
+            shape = re.sub(r"\{.*?\}|/\*.*?\*/", "", shape)  # layouts and XLA's own comments
+            found[name] = Operation(shape, code, origin.group(1) if origin else "", over_rows)
     return found
 
 

@@ -40,7 +40,7 @@ def test_operations_are_read_from_the_text_of_a_program():
   ROOT %while.9 = (s32[], /*index=5*/f32[2]{0}) while(%tuple.1), condition=%c, body=%d
 }"""
     assert operations_of(text) == {"dot.7": Operation("f32[64,4]", "dot", "x/dot", True),
-                                   "while.9": Operation("(s32[], /*index=5*/f32[2]", "while", "", False)}
+                                   "while.9": Operation("(s32[], f32[2])", "while", "", False)}
 
 
 @pytest.mark.parametrize(("name", "code", "origin", "over_rows", "expected"), [

@@ -2,10 +2,14 @@
 
 A chunk of epochs (one gradient step, one look at the validation nodes each) runs under `jax.profiler`. What an
 operation is for is read from the name that XLA keeps of the code it was made from: the pass (training forward,
-backward, validation) and the kind (matrix products, those that sum over rows for a matrix's gradient apart; sparse
-products; norm and GELU; dropout; what else the model does). Operations run side by side on several threads; a moment in
-which several run is divided among them, so that all of them and the moments in which none runs add up to the time of
-the chunk. Profiling slows an epoch a little: the time without it is printed beside.
+backward, validation) and the kind (matrix products, those that sum over rows for the gradient of weights apart; sparse
+products; norm and GELU; dropout; what else the model does). Profiling slows an epoch a little: the time without it is
+printed beside.
+
+An operation lasts from its call to its end, waiting for a thread included. A moment in which several last is divided
+among them, so that all of them and the moments without any add up to the time of the chunk; where more wait than there
+are cores, shares are rough. An operation fused of several counts by the one name that XLA keeps, and one that XLA
+writes anew has none: such products, and sums over many rows, stand under "other".
 
 Examples:
   python -m experiments.bench_profile                                  # RGCN on the bundled IMDB
@@ -41,7 +45,7 @@ from experiments.memory import use_heap_for_large_arrays
 from hire_jax.data import DatasetError
 
 PASSES = ("forward", "backward", "validation", "other")
-KINDS = ("matrix products", "matrices' gradients", "sparse products", "norm and GELU", "dropout", "rest of the model",
+KINDS = ("matrix products", "weights' gradients", "sparse products", "norm and GELU", "dropout", "rest of the model",
          "loss, AdamW, scores", "without a name")
 NOTHING = "no operation"
 # They only hold others, which are counted themselves.
@@ -63,7 +67,7 @@ class Settings:
     layers: int = 2
     """Number of relational convolutions."""
     epochs: int = 10
-    """Epochs that are profiled, and as many before them that are not."""
+    """Epochs that are profiled; four times as many run before them, to warm up and to time."""
     longest: int = 10
     """How many single operations are listed."""
     out: Path = Path("runs/bench")
@@ -82,58 +86,68 @@ class Operation(NamedTuple):
 
 
 def main(settings: Settings, console: Console | None = None) -> dict[str, Any]:
-    """Trains, profiles, prints two tables, writes JSON; returns what it holds."""
+    """Trains, profiles, prints a table and a list, writes JSON; returns what it holds."""
     console = console or Console()
     if settings.smoke:
         settings = dataclasses.replace(settings, hidden=8, epochs=2, out=settings.out / "smoke")
+    name, dataset = load(settings)
     use_heap_for_large_arrays()
-    if settings.synthetic_edges is None:
-        name = settings.dataset
-        try:
-            dataset = hj.load_dataset(name)
-        except DatasetError as error:
-            raise SystemExit(f"--dataset: {error}") from error
-    else:
-        name = f"synthetic_{settings.synthetic_edges}"
-        dataset = between_types(settings.synthetic_edges, max(settings.synthetic_edges // 10, 2))
     epochs = OurEpochs(dataset, network(dataset, settings), epochs=settings.epochs)
     epochs()
     plain = 1e3 * float(np.median([epochs() for _ in range(3)]))
     operations = operations_of(epochs.compiled.as_text())
     profiled, intervals = profile(epochs, operations)
-    seconds = shares(intervals, profiled * settings.epochs)
-    longest = sorted(seconds.items(), key=lambda one: -one[1])
-    taken = {name: 1e3 * value / settings.epochs for name, value in longest}
-    table = by_purpose(taken, operations)
-
-    console.print(f"{name}, {settings.model}, width {settings.hidden}: an epoch takes {plain:.2f} ms, under the "
-                  f"profiler {1e3 * profiled:.2f} ms", soft_wrap=True, highlight=False)
-    total = sum(taken.values())
-    lines = [["ms", *PASSES, "sum", "%"]]
-    for kind in (*KINDS, NOTHING):
-        row = [table[kind, one] for one in PASSES]
-        lines.append([kind, *(f"{ms:.2f}" if ms else "-" for ms in row), f"{sum(row):.2f}",
-                      f"{100 * sum(row) / total:.0f}"])
-    console.print(hj.report.rich_table(lines))
-    console.print("The longest operations, ms an epoch:", highlight=False)
-    for operation, ms in [one for one in taken.items() if one[0] != NOTHING][:settings.longest]:
-        known = operations[operation]
-        console.print(f"{ms:8.2f}  {operation} {known.shape} {'/'.join(known.origin.split('/')[-3:])}", soft_wrap=True,
-                      highlight=False, markup=False)
-
+    taken = {operation: 1e3 * seconds / settings.epochs
+             for operation, seconds in shares(intervals, profiled * settings.epochs).items()}
+    table = by_purpose(taken, operations, settings.model)
     facts = {
         "settings": dataclasses.asdict(settings) | {"out": str(settings.out)},
         "environment": environment() | {"cpu": cpu_name()},
         "milliseconds": plain, "milliseconds_profiled": 1e3 * profiled,
-        "by_purpose": {kind: {one: table[kind, one] for one in PASSES} for kind in (*KINDS, NOTHING)},
-        "operations": {one: {"milliseconds": ms, **operations[one]._asdict()} for one, ms in taken.items()
-                       if one != NOTHING},
+        "by_purpose": {kind: {which: table[kind, which] for which in PASSES} for kind in (*KINDS, NOTHING)},
+        "operations": {operation: {"milliseconds": taken[operation], **operations[operation]._asdict()}
+                       for operation in sorted(taken, key=lambda operation: -taken[operation])
+                       if operation != NOTHING},
     }  # fmt: skip
+    report(name, facts, settings, console)
     settings.out.mkdir(parents=True, exist_ok=True)
     path = settings.out / f"profile_{name}_{settings.model.lower()}.json"
     path.write_text(json.dumps(facts, indent=1))
     console.print(f"All operations: {path}", soft_wrap=True, highlight=False)
     return facts
+
+
+def load(settings: Settings) -> tuple[str, hj.Dataset]:
+    """The graph and its name. Exits where an option cannot be used."""
+    for option, least in (("epochs", 1), ("longest", 0), ("synthetic_edges", 1000)):
+        value = getattr(settings, option)
+        if value is not None and value < least:
+            raise SystemExit(f"--{option.replace('_', '-')}: expected {least} or more, got {value}")
+    if settings.synthetic_edges is not None:
+        return (f"synthetic_{settings.synthetic_edges}",
+                between_types(settings.synthetic_edges, settings.synthetic_edges // 10))
+    try:
+        return settings.dataset, hj.load_dataset(settings.dataset)
+    except DatasetError as error:
+        raise SystemExit(f"--dataset: {error}") from error
+
+
+def report(name: str, facts: Mapping[str, Any], settings: Settings, console: Console) -> None:
+    """Prints the time by purpose, and the operations that take longest."""
+    console.print(f"{name}, {settings.model}, width {settings.hidden}: an epoch takes {facts['milliseconds']:.2f} ms, "
+                  f"under the profiler {facts['milliseconds_profiled']:.2f} ms", soft_wrap=True, highlight=False)
+    total = sum(sum(row.values()) for row in facts["by_purpose"].values())
+    lines = [["ms an epoch", *PASSES, "sum", "%"]]
+    for kind, row in facts["by_purpose"].items():
+        ms = sum(row.values())
+        lines.append([kind, *(f"{row[which]:.2f}" if row[which] else "-" for which in PASSES), f"{ms:.2f}",
+                      f"{100 * ms / total:.0f}"])
+    console.print(hj.report.rich_table(lines))
+    console.print("The longest operations, ms an epoch:", highlight=False)
+    for operation, known in list(facts["operations"].items())[:settings.longest]:
+        origin = "/".join(known["origin"].split("/")[-3:])
+        console.print(f"{known['milliseconds']:8.2f}  {operation} {known['shape']} {origin}", soft_wrap=True,
+                      highlight=False, markup=False)
 
 
 # ------------------------------------------------------------------------------------- reading the profile
@@ -175,7 +189,10 @@ def profile(epochs: OurEpochs, operations: Mapping[str, Operation]) -> tuple[flo
 
 
 def intervals_of(events: Iterable[Mapping[str, Any]]) -> list[tuple[str, float, float]]:
-    """(operation, begin, end) in seconds. One that goes on after its call ends where the trace says "end: NAME"."""
+    """(operation, begin, end) in seconds. One that goes on after its call ends where the trace says "end: NAME".
+
+    Where a trace has not as many ends of an operation as calls, its calls alone are counted.
+    """
     begun: dict[str, list[tuple[float, float]]] = {}
     ended: dict[str, list[float]] = {}
     for event in events:
@@ -187,7 +204,7 @@ def intervals_of(events: Iterable[Mapping[str, Any]]) -> list[tuple[str, float, 
     found = []
     for name, calls in begun.items():
         calls, ends = sorted(calls), sorted(ended.get(name, []))
-        if len(ends) != len(calls):  # not every backend says so
+        if len(ends) != len(calls):
             ends = [end for _, end in calls]
         found += [(name, begin, max(end, last)) for (begin, end), last in zip(calls, ends, strict=True)]
     return found
@@ -211,25 +228,26 @@ def shares(intervals: Iterable[tuple[str, float, float]], seconds: float) -> dic
     return dict(taken)
 
 
-def by_purpose(taken: Mapping[str, float], operations: Mapping[str, Operation]) -> dict[tuple[str, str], float]:
+def by_purpose(taken: Mapping[str, float], operations: Mapping[str, Operation],
+               model: str) -> dict[tuple[str, str], float]:
     """{(kind, pass): the sum of its operations}, 0 where it has none."""
     table = dict.fromkeys(itertools.product((*KINDS, NOTHING), PASSES), 0.0)
     for name, amount in taken.items():
-        table[(NOTHING, "other") if name == NOTHING else purpose(name, operations[name])] += amount
+        table[(NOTHING, "other") if name == NOTHING else purpose(name, operations[name], model)] += amount
     return table
 
 
-def purpose(name: str, operation: Operation) -> tuple[str, str]:
-    """(kind, pass) of one operation, from its origin."""
+def purpose(name: str, operation: Operation, model: str) -> tuple[str, str]:
+    """(kind, pass) of one operation of a program that trains `model`, from its origin."""
     origin, product = operation.origin, operation.code == "dot" or name.startswith("ynn_fusion")
-    model = re.search(r"(transpose\()?jvp\((\w+)\)|/(\w+)/\3[./]", origin)
     if operation.over_rows:
-        return "matrices' gradients", "backward"
-    if not origin:  # made by XLA itself: products in another layout, and parts of sums over many rows
+        return "weights' gradients", "backward"
+    if not origin:
         return "matrix products" if product else "without a name", "other"
-    if model is None:
+    of_model = re.search(rf"(transpose\()?(jvp\()?\b{model}\b", origin)
+    if of_model is None:
         return "loss, AdamW, scores", "other"
-    which = "backward" if model[1] else "forward" if model[2] else "validation"
+    which = "backward" if of_model[1] else "forward" if of_model[2] else "validation"
     if "bcsr_dot_general" in origin:
         kind = "sparse products"
     elif "NormAct" in origin or "LayerNormGELU" in origin:

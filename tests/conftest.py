@@ -26,12 +26,11 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
 
 # XLA's newer code generator for fused operations takes a third of the suite's time, and the older one computes the
-# same. `users_jit` compiles with the newer one. Programs compiled in parts, side by side, take a fifth longer than
-# whole ones where every core has a worker of its own. A jaxlib that no longer knows a choice ends a process that names
-# it.
+# same; `users_jit` compiles with the newer one. A program that is compiled in parts, side by side, takes a fifth longer
+# than a whole one where every core has a worker of its own. A jaxlib that no longer knows a choice ends a process that
+# names it.
 if "xla_cpu_use_fusion_emitters" not in os.environ["XLA_FLAGS"]:
-    flags = (f"{os.environ['XLA_FLAGS']} --xla_cpu_use_fusion_emitters=false "
-             "--xla_cpu_parallel_codegen_split_count=1")
+    flags = f"{os.environ['XLA_FLAGS']} --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     if subprocess.run([sys.executable, "-c", "import jax; jax.devices()"], env=os.environ | {"XLA_FLAGS": flags},
                       capture_output=True).returncode == 0:
         os.environ["XLA_FLAGS"] = flags

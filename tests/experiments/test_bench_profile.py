@@ -18,9 +18,14 @@ def test_a_moment_is_divided_among_what_runs_in_it():
     assert taken == pytest.approx({"a": 2 + 0.5 + 1 / 3, "b": 0.5 + 2 / 3 + 2, "c": 1.0, NOTHING: 3.0})
 
 
-@pytest.mark.parametrize("intervals", [[], [("a", 1.0, 1.0)], [("a", 0.0, 3.0), ("a", 0.0, 3.0), ("b", 1.0, 2.0)]])
-def test_all_shares_are_the_whole_time(intervals):
-    assert sum(shares(intervals, 7.0).values()) == pytest.approx(7.0)
+@pytest.mark.parametrize(("intervals", "expected"), [
+    ([], {NOTHING: 7.0}),
+    ([("a", 1.0, 1.0)], {"a": 0.0, NOTHING: 7.0}),
+    ([("a", 0.0, 3.0), ("a", 0.0, 3.0), ("b", 1.0, 2.0)], {"a": 2 + 2 / 3, "b": 1 / 3, NOTHING: 4.0}),
+])
+def test_awkward_intervals(intervals, expected):
+    taken = shares(intervals, 7.0)
+    assert {"a": 0.0, **taken} == pytest.approx({"a": 0.0, **expected})
 
 
 def test_an_operation_ends_where_the_trace_says_so():
@@ -44,24 +49,27 @@ def test_operations_are_read_from_the_text_of_a_program():
 
 
 @pytest.mark.parametrize(("name", "code", "origin", "over_rows", "expected"), [
-    ("ynn_fusion.2", "fusion", "jit(f)/jvp(RGCN)/RGCN.convolve/RGCNLayer_0/dot_general", False,
+    ("ynn_fusion.2", "fusion", "jit(f)/jvp(RGCN)/RGCN.convolve/RGCNLayer_0/transpose", False,
      ("matrix products", "forward")),
+    ("add_dot_fusion", "fusion", "jit(f)/jvp(RGCN)/RGCN.convolve/RGCNLayer_0/dot_general", False,
+     ("matrix products", "forward")),
+    ("ynn_fusion.3", "fusion", "jit(f)/RGCN/classifier/dot_general", False, ("matrix products", "validation")),
     ("dot.1", "dot", "jit(f)/transpose(jvp(RGCN))/RGCN.convolve/RGCNLayer_0/transpose", True,
-     ("matrices' gradients", "backward")),
+     ("weights' gradients", "backward")),
     ("bcsr_dot_general.3", "custom-call", "jit(f)/RGCN/RGCN.convolve/RGCNLayer_1/cond/branch_0_fun/bcsr_dot_general",
      False, ("sparse products", "validation")),
     ("add_fusion", "fusion", "jit(f)/RGCN/RGCN._activate/NormAct_1/norm_paper/dot_general", False,
      ("norm and GELU", "validation")),
-    ("select_fusion", "fusion", "jit(f)/jvp(HGT)/Dropout_0/Dropout_0._drop/select_n", False, ("dropout", "forward")),
-    ("add.1", "fusion", "jit(f)/transpose(jvp(HGT))/HGT.convolve/HGTLayer_0/add", False,
+    ("select_fusion", "fusion", "jit(f)/jvp(RGCN)/Dropout_0/Dropout_0._drop/select_n", False, ("dropout", "forward")),
+    ("add.1", "fusion", "jit(f)/transpose(jvp(RGCN))/RGCN.convolve/RGCNLayer_0/add", False,
      ("rest of the model", "backward")),
     ("log", "fusion", "jit(f)/jvp()/reduce_sum", False, ("loss, AdamW, scores", "other")),
-    ("dot.5", "dot", "", True, ("matrices' gradients", "backward")),
+    ("dot.5", "dot", "", True, ("weights' gradients", "backward")),
     ("ynn_fusion.5", "fusion", "", False, ("matrix products", "other")),
     ("copy.1", "copy", "", False, ("without a name", "other")),
 ])  # fmt: skip
 def test_what_an_operation_is_for(name, code, origin, over_rows, expected):
-    assert purpose(name, Operation("f32[2]", code, origin, over_rows)) == expected
+    assert purpose(name, Operation("f32[2]", code, origin, over_rows), "RGCN") == expected
 
 
 @pytest.mark.usefixtures("quick_compilation")
@@ -70,15 +78,27 @@ def test_a_profile_of_the_bundled_graph(model, tmp_path):
     console = Console(record=True, width=80)
     facts = bench_profile.main(Settings(hidden=32, epochs=2, model=model, layers=1, out=tmp_path), console)
     assert json.loads((tmp_path / f"profile_imdb_gtn_{model.lower()}.json").read_text()) == facts
-    table = facts["by_purpose"]
-    assert sum(sum(row.values()) for row in table.values()) == pytest.approx(facts["milliseconds_profiled"], rel=0.05)
-    assert sum(table["matrix products"].values()) > 0
+    table, total = facts["by_purpose"], facts["milliseconds_profiled"]
+    assert sum(sum(row.values()) for row in table.values()) == pytest.approx(total, rel=0.05)
+    assert table[NOTHING]["other"] < total / 2
+    assert sum(table["matrix products"].values()) > 0 and table["weights' gradients"]["backward"] > 0
     for kind in ("sparse products", "norm and GELU"):
-        assert min(table[kind][one] for one in ("forward", "backward", "validation")) > 0, kind
-    assert table["matrices' gradients"]["backward"] > 0 and table["matrices' gradients"]["validation"] == 0
+        assert min(table[kind][which] for which in ("forward", "backward", "validation")) > 0, kind
     assert table["dropout"]["forward"] > 0 and table["dropout"]["validation"] == 0
+    assert not bench_profile.CONTAINERS & {known["code"] for known in facts["operations"].values()}
     text = console.export_text()
-    assert "matrices' gradients" in text and "longest operations" in text
+    assert "weights' gradients" in text and "longest operations" in text
+
+
+@pytest.mark.usefixtures("users_compilation")
+def test_a_profile_of_the_program_users_get(tmp_path):
+    settings = Settings(epochs=2, layers=1, longest=3, out=tmp_path)
+    console = Console(record=True, width=80)
+    table = bench_profile.main(settings, console)["by_purpose"]
+    for kind in ("matrix products", "sparse products", "norm and GELU"):
+        assert min(table[kind][which] for which in ("forward", "backward", "validation")) > 0, kind
+    listed = console.export_text().split("longest operations")[1].splitlines()
+    assert len([line for line in listed if "f32[" in line]) == 3
 
 
 @pytest.mark.usefixtures("quick_compilation")
@@ -88,6 +108,18 @@ def test_a_profile_of_a_synthetic_graph(tmp_path):
     assert (tmp_path / "smoke" / "profile_synthetic_2000_rgcn.json").exists()
 
 
-def test_an_unknown_dataset_ends_with_its_name(tmp_path):
-    with pytest.raises(SystemExit, match="imdb_gtm"):
-        bench_profile.main(Settings(dataset="imdb_gtm", out=tmp_path), Console(quiet=True))
+def test_a_profile_without_the_programs_operations_is_refused():
+    with pytest.raises(RuntimeError, match="saw no operation of the program"):
+        bench_profile.profile(lambda: 1.0, {})
+
+
+@pytest.mark.parametrize(("option", "value", "message"), [
+    ("dataset", "imdb_gtm", "--dataset: dataset 'imdb_gtm' was not found"),
+    ("epochs", 0, "--epochs: expected 1 or more, got 0"),
+    ("longest", -1, "--longest: expected 0 or more, got -1"),
+    ("synthetic_edges", 5, "--synthetic-edges: expected 1000 or more, got 5"),
+])
+def test_what_cannot_be_used_is_named(option, value, message, tmp_path):
+    with pytest.raises(SystemExit, match=message):
+        bench_profile.main(Settings(**{option: value, "out": tmp_path}), Console(quiet=True))
+    assert not list(tmp_path.iterdir())

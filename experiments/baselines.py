@@ -10,6 +10,7 @@ The graphs are not shipped: put NAME.npz files into a folder and name it with --
 Examples:
   python -m experiments.baselines --root FOLDER                     # six models, DBLP, ACM and IMDB of HGB, 10 seeds
   python -m experiments.baselines --datasets imdb_gtn --models RGCN MLP --seeds 3
+  python -m experiments.baselines --datasets dblp_hgb/magnn acm_gtn imdb_gtn imdb_magnn
   python -m experiments.baselines --datasets cora citeseer pubmed --models GCN GAT GraphSAGE APPNP GCNII
   python -m experiments.baselines --tune                            # choose configurations on validation, 3 seeds
   python -m experiments.baselines --render                          # the table of what is finished
@@ -35,7 +36,7 @@ from experiments.fingerprint import fingerprint
 from experiments.keys import key
 from experiments.memory import use_heap_for_large_arrays
 from experiments.networks import build, optimizer_of, prepared
-from experiments.reference import hgb
+from experiments.reference import gtn, hgb
 from experiments.reference import planetoid as homogeneous
 from experiments.settings import TrainingSettings, load_named, provide_devices, resumable
 from experiments.store import Cell, ResultStore
@@ -192,9 +193,9 @@ def report(cells: Mapping[tuple[str, str], Cell], settings: Settings, store: Res
                       f"{seconds:.1f}"])
     rule = ["---", "---", *["---:"] * (len(lines[0]) - 2)]
     text = "\n".join("| " + " | ".join(line) + " |" for line in (lines[0], rule, *lines[1:]))
-    note = ("Mean ± sd over seeds; published: as in experiments/reference; < : below published minus one sd. With one "
-            "label a node micro-F1 is accuracy. min, collapsed: macro-F1 of the worst seed, seeds more than 5 points "
-            "below the median.")
+    note = ("Mean ± sd over seeds; published: as in experiments/reference; < : below published minus one sd, or below "
+            "published where that has none. With one label a node micro-F1 is accuracy. min, collapsed: macro-F1 of "
+            "the worst seed, seeds more than 5 points below the median.")
     settings.out.mkdir(parents=True, exist_ok=True)
     (settings.out / "table.md").write_text(f"{text}\n\n{note}\n")
     store.write_csv()
@@ -203,21 +204,24 @@ def report(cells: Mapping[tuple[str, str], Cell], settings: Settings, store: Res
     console.print(f"Seed-level lines, CSV and table: {settings.out}", soft_wrap=True, highlight=False)
 
 
-def _published(name: str, model: str) -> dict[str, tuple[float, float] | None]:
-    """{"macro": (mean, sd) in %, "micro": the same}, None where nothing is published."""
+def _published(name: str, model: str) -> dict[str, tuple[float, float | None] | None]:
+    """{"macro": (mean, sd or None) in %, "micro": the same}, None where nothing is published."""
     if (accuracy := homogeneous.PUBLISHED.get(name, {}).get(model)) is not None:
         return {"macro": None, "micro": accuracy}
-    row = hgb.PUBLISHED.get(name, {}).get(model)
-    return {"macro": None, "micro": None} if row is None else {"macro": row[:2], "micro": row[2:]}
+    row = {**hgb.PUBLISHED, **gtn.PUBLISHED}.get(name, {}).get(model)
+    if row is None:
+        return {"macro": None, "micro": None}
+    return {"macro": (row.macro, row.macro_sd), "micro": None if row.micro is None else (row.micro, row.micro_sd)}
 
 
-def _beside(ours: hj.report.Summary, published: tuple[float, float] | None) -> tuple[str, str]:
+def _beside(ours: hj.report.Summary, published: tuple[float, float | None] | None) -> tuple[str, str]:
     """Our mean and sd, marked where it falls short, and the published ones."""
     text = f"{100 * ours.mean:.2f} ± {100 * ours.sd:.2f}"
     if published is None:
         return text, "-"
     mean, sd = published
-    return text + (" <" if 100 * ours.mean < mean - sd else ""), f"{mean:.2f} ± {sd:.2f}"
+    return (text + (" <" if 100 * ours.mean < mean - (sd or 0) else ""),
+            f"{mean:.2f}" if sd is None else f"{mean:.2f} ± {sd:.2f}")
 
 
 if __name__ == "__main__":

@@ -54,6 +54,7 @@ class Baseline:
 MODELS = ("RGCN", "HAN", "HGT", "SimpleHGN", "GCN", "GAT", "HeteroSAGE", "IEHGCN", "SeHGNN", "MLP")
 CORE = MODELS[:6]
 DATASETS = ("dblp_hgb", "acm_hgb", "imdb_hgb")
+FURTHER = ("dblp_hgb/magnn", "acm_gtn", "imdb_gtn", "imdb_magnn")
 
 # What every (dataset, model) starts from.
 START: dict[str, Baseline] = {
@@ -121,5 +122,6 @@ CHOSEN: dict[tuple[str, str], dict] = {
 
 
 def baseline(dataset: str, model: str) -> Baseline:
-    """The configuration of one pair."""
-    return dataclasses.replace(START[model], **CHOSEN.get((dataset, model), {}))
+    """The configuration of one pair, where the dataset is NAME or NAME/SPLIT; a split without its own takes NAME's."""
+    own = dataset if (dataset, model) in CHOSEN else dataset.partition("/")[0]
+    return dataclasses.replace(START[model], **CHOSEN.get((own, model), {}))

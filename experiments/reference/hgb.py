@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 
 class Published(NamedTuple):
-    """Percent: mean and sd of macro-F1, then of micro-F1."""
+    """Percent: mean and sd of macro-F1, then of micro-F1; None where the source does not give it."""
 
     macro: float
-    macro_sd: float
-    micro: float
-    micro_sd: float
+    macro_sd: float | None
+    micro: float | None
+    micro_sd: float | None
 
 
 PUBLISHED: dict[str, dict[str, Published]] = {

@@ -12,7 +12,7 @@ import hire_jax as hj
 from experiments import baselines, networks
 from experiments.configs import baselines as configs
 from experiments.configs import planetoid
-from experiments.reference import hgb
+from experiments.reference import gtn, hgb
 from experiments.reference import planetoid as homogeneous
 from experiments.store import Cell
 
@@ -57,20 +57,37 @@ def test_an_unknown_model_is_refused(tmp_path):
 def test_every_configured_model_exists():
     assert set(configs.START) == set(configs.MODELS) and set(configs.CORE) < set(configs.MODELS)
     assert all(hasattr(hj.models, model) for model in configs.MODELS)
-    assert all(set(models) <= set(configs.MODELS) for models in hgb.PUBLISHED.values())
+    assert not hgb.PUBLISHED.keys() & gtn.PUBLISHED.keys()
+    for published in (hgb.PUBLISHED, gtn.PUBLISHED):
+        assert all(set(models) <= set(configs.MODELS) for models in published.values())
     assert all(set(models) <= set(planetoid.START) for models in homogeneous.PUBLISHED.values())
     names = {field.name for field in dataclasses.fields(configs.Baseline)}
     for (dataset, model), changes in planetoid.CHOSEN.items():
         assert dataset in planetoid.DATASETS and model in planetoid.START and set(changes) <= names
     for (dataset, model), changes in configs.CHOSEN.items():
-        assert dataset in configs.DATASETS and model in configs.MODELS and set(changes) <= names
+        assert dataset in (*configs.DATASETS, *configs.FURTHER) and model in configs.MODELS and set(changes) <= names
 
 
 def test_published_numbers_stand_beside_the_right_metric():
     assert baselines._published("cora", "GAT") == {"macro": None, "micro": (83.0, 0.7)}
     assert baselines._published("dblp_hgb", "GAT") == {"macro": (93.83, 0.27), "micro": (93.39, 0.30)}
     assert baselines._published("dblp_hgb", "MLP") == {"macro": None, "micro": None}
-    assert baselines._beside(hj.report.summarise([0.5, 0.5]), None) == ("50.00 ± 0.00", "-")
+    assert baselines._published("acm_gtn", "HAN") == {"macro": (92.45, None), "micro": (92.33, None)}
+    assert baselines._published("acm_gtn", "GAT") == {"macro": (92.49, None), "micro": None}
+    assert baselines._published("dblp_hgb/magnn", "GAT") == {"macro": None, "micro": None}  # of another split
+    half = hj.report.summarise([0.5, 0.5])
+    assert baselines._beside(half, None) == ("50.00 ± 0.00", "-")
+    assert baselines._beside(half, (51.0, 1.0)) == ("50.00 ± 0.00", "51.00 ± 1.00")
+    assert baselines._beside(half, (51.1, 1.0)) == ("50.00 ± 0.00 <", "51.10 ± 1.00")
+    assert baselines._beside(half, (50.0, None)) == ("50.00 ± 0.00", "50.00")
+    assert baselines._beside(half, (50.1, None)) == ("50.00 ± 0.00 <", "50.10")
+
+
+def test_a_split_without_a_configuration_takes_its_datasets(monkeypatch):
+    monkeypatch.setitem(configs.CHOSEN, ("dblp_hgb", "RGCN"), {"hidden": 3})
+    monkeypatch.setitem(configs.CHOSEN, ("dblp_hgb/magnn", "RGCN"), {"hidden": 5})
+    assert [configs.baseline(name, "RGCN").hidden for name in ("dblp_hgb", "dblp_hgb/magnn", "dblp_hgb/hgb:1", "new")
+            ] == [3, 5, 3, configs.START["RGCN"].hidden]
 
 
 @pytest.mark.parametrize("model", planetoid.START)

@@ -1,8 +1,9 @@
 """Node classification on the graphs of GTN (arXiv 1911.06455) as published: macro-F1 and micro-F1 in %, without spread.
 
-Source: openhgnn/dataset/ohgb.md of BUPT-GAMMA/OpenHGNN, whose ACM and IMDB have our splits (600/300/2,125 and
-300/300/2,339); GCN and GAT: the mean macro-F1 of five runs in NC/GTN/README of THUDM/HGB, whose splits are not stated
-there.
+Source: openhgnn/dataset/ohgb.md of BUPT-GAMMA/OpenHGNN, whose ACM and IMDB are split at random into as many nodes as
+ours (600/300/2,125 and 300/300/2,339). Versions of that page differ: at commit 3fb1c0a HAN has 91.91/91.81 on ACM and
+55.30/56.05 on IMDB, and Simple-HGN nothing on IMDB. GCN and GAT: the mean macro-F1 of five runs in NC/GTN/README of
+THUDM/HGB, whose splits are not stated there.
 """
 
 from experiments.reference.hgb import Published

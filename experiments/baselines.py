@@ -216,7 +216,7 @@ def _published(name: str, model: str) -> dict[str, tuple[float, float | None] | 
 
 def _beside(ours: hj.report.Summary, published: tuple[float, float | None] | None) -> tuple[str, str]:
     """Our mean and sd, marked where it falls short, and the published ones."""
-    text = f"{100 * ours.mean:.2f} ± {100 * ours.sd:.2f}"
+    text = f"{100 * ours.mean:.2f}" + (f" ± {100 * ours.sd:.2f}" if ours.n > 1 else "")
     if published is None:
         return text, "-"
     mean, sd = published

@@ -137,7 +137,7 @@ def report(name: str, facts: Mapping[str, Any], settings: Settings, console: Con
     console.print(f"{name}, {settings.model}, width {settings.hidden}: an epoch takes {facts['milliseconds']:.2f} ms, "
                   f"under the profiler {facts['milliseconds_profiled']:.2f} ms", soft_wrap=True, highlight=False)
     total = sum(sum(row.values()) for row in facts["by_purpose"].values())
-    lines = [["ms an epoch", *PASSES, "sum", "%"]]
+    lines = [["ms", *PASSES, "sum", "%"]]
     for kind, row in facts["by_purpose"].items():
         ms = sum(row.values())
         lines.append([kind, *(f"{row[which]:.2f}" if row[which] else "-" for which in PASSES), f"{ms:.2f}",

@@ -76,6 +76,7 @@ def test_published_numbers_stand_beside_the_right_metric():
     assert baselines._published("acm_gtn", "GAT") == {"macro": (92.49, None), "micro": None}
     assert baselines._published("dblp_hgb/magnn", "GAT") == {"macro": None, "micro": None}  # of another split
     half = hj.report.summarise([0.5, 0.5])
+    assert baselines._beside(hj.report.summarise([0.5]), None) == ("50.00", "-")
     assert baselines._beside(half, None) == ("50.00 ± 0.00", "-")
     assert baselines._beside(half, (51.0, 1.0)) == ("50.00 ± 0.00", "51.00 ± 1.00")
     assert baselines._beside(half, (51.1, 1.0)) == ("50.00 ± 0.00 <", "51.10 ± 1.00")

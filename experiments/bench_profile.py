@@ -20,14 +20,13 @@ Examples:
 It writes OUT/profile_DATASET_MODEL.json.
 """
 
-import collections
 import dataclasses
 import gzip
 import itertools
 import json
 import re
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -42,7 +41,7 @@ from experiments.bench_contenders import OurEpochs, network
 from experiments.bench_growth import between_types
 from experiments.environment import environment
 from experiments.memory import use_heap_for_large_arrays
-from hire_jax.data import DatasetError
+from experiments.settings import load_named
 
 PASSES = ("forward", "backward", "validation", "other")
 KINDS = ("matrix products", "weights' gradients", "sparse products", "norm and GELU", "dropout", "rest of the model",
@@ -57,7 +56,7 @@ class Settings:
     """What to look at."""
 
     dataset: str = "imdb_gtn"
-    """Name for `hire_jax.load_dataset`."""
+    """NAME or NAME/SPLIT for `hire_jax.load_dataset`."""
     synthetic_edges: int | None = None
     """Instead of --dataset: edges between any nodes, ten a node, as in experiments.bench_growth."""
     model: Literal["RGCN", "HeteroSAGE", "HGT"] = "RGCN"
@@ -126,10 +125,7 @@ def load(settings: Settings) -> tuple[str, hj.Dataset]:
     if settings.synthetic_edges is not None:
         return (f"synthetic_{settings.synthetic_edges}",
                 between_types(settings.synthetic_edges, settings.synthetic_edges // 10))
-    try:
-        return settings.dataset, hj.load_dataset(settings.dataset)
-    except DatasetError as error:
-        raise SystemExit(f"--dataset: {error}") from error
+    return settings.dataset.replace("/", "_"), load_named(settings.dataset)
 
 
 def report(name: str, facts: Mapping[str, Any], settings: Settings, console: Console) -> None:
@@ -214,7 +210,7 @@ def shares(intervals: Iterable[tuple[str, float, float]], seconds: float) -> dic
     """{operation: seconds}: each moment divided among those that run in it; `NOTHING` is the rest of `seconds`."""
     marks = sorted([(begin, 1, name) for name, begin, _ in intervals] + [(end, -1, name) for name, _, end in intervals])
     running: Counter[str] = Counter()
-    taken: dict[str, float] = collections.defaultdict(float)
+    taken: dict[str, float] = defaultdict(float)
     before = marks[0][0] if marks else 0.0
     for moment, change, name in marks:
         if number := running.total():  # an operation may run twice at once

@@ -27,7 +27,7 @@ from experiments.console import Tracker, track
 from experiments.fingerprint import fingerprint
 from experiments.keys import key
 from experiments.memory import use_heap_for_large_arrays
-from experiments.settings import GraphSettings, TrainingSettings, provide_devices, resumable
+from experiments.settings import GraphSettings, TrainingSettings, load_named, provide_devices, resumable
 from experiments.store import Cell, ResultStore
 
 Method = Literal["plain", "node", "relation", "hire"]
@@ -82,7 +82,7 @@ def main(settings: Settings, console: Console | None = None) -> list[hj.report.R
     if settings.smoke:
         settings = dataclasses.replace(settings, seeds=max(2, settings.devices or 0), epochs=8, teacher_hidden=16,
                                        student_hidden=4, out=settings.out / "smoke")
-    dataset = hj.load_dataset(settings.dataset, root=settings.root, split=settings.split)
+    dataset = load_named(settings.dataset, settings.root, settings.split)
     check_relations(settings, dataset)
     jobs = list(plan(settings, dataset))
     store = ResultStore(settings.out, checkpoints=settings.checkpoints)

@@ -14,6 +14,7 @@ import jax
 from rich.console import Console
 
 import hire_jax as hj
+from hire_jax.data import DatasetError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,10 +67,13 @@ def provide_devices(count: int | None) -> None:
                 raise SystemExit(f"--devices: JAX has {jax.device_count()} devices already, got {count}") from error
 
 
-def load_named(name: str, root: Path | None) -> hj.Dataset:
-    """A dataset of NAME or NAME/SPLIT, as the command lines take them."""
-    name, _, split = name.partition("/")
-    return hj.load_dataset(name, root=root, split=split or None)
+def load_named(name: str, root: Path | None = None, split: str | None = None) -> hj.Dataset:
+    """A dataset of NAME or NAME/SPLIT, as the command lines take them. Exits where it cannot be had, and says why."""
+    dataset, _, own = name.partition("/")
+    try:
+        return hj.load_dataset(dataset, root=root, split=split or own or None)
+    except DatasetError as error:
+        raise SystemExit(f"{name}: {error}") from error
 
 
 @contextmanager

@@ -20,7 +20,7 @@ import hire_jax as hj
 from experiments import hire
 from experiments.keys import key
 from experiments.memory import use_heap_for_large_arrays
-from experiments.settings import GraphSettings, RunSettings, resumable
+from experiments.settings import GraphSettings, RunSettings, load_named, resumable
 from experiments.store import ResultStore
 
 TEMPERATURES = (1.0, 2.0, 4.0)
@@ -44,7 +44,7 @@ def main(settings: Settings, console: Console | None = None) -> dict[str, hj.Obj
     """Runs both searches, prints every cell, and returns {model: best objective}; Ctrl-C as in experiments.hire."""
     console = console or Console()
     use_heap_for_large_arrays()
-    dataset = hj.load_dataset(settings.dataset, root=settings.root, split=settings.split)
+    dataset = load_named(settings.dataset, settings.root, settings.split)
     store = ResultStore(settings.out)
     common = hire.Settings(dataset=settings.dataset, split=settings.split, root=settings.root, seeds=settings.seeds,
                            methods=("plain", "node"), epochs=settings.epochs, out=settings.out)

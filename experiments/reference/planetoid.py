@@ -2,18 +2,17 @@
 
 Sources, read in repositories: GCN (arXiv 1609.02907), GAT (1710.10903) and GCNII (2007.02133): their papers' numbers.
 APPNP and SGC: DGL's examples, on this split (APPNP's paper has splits of its own). GraphSAGE: numbers of the literature
-for the mean aggregator (the RUM paper's table). Where a source gives no sd it is 0 here, and the
-bar is the mean itself.
+for the mean aggregator (the RUM paper's table). Where a source gives no sd, the bar is the mean itself.
 """
 
 from typing import NamedTuple
 
 
 class Accuracy(NamedTuple):
-    """Percent."""
+    """Percent; None where the source does not give it."""
 
     mean: float
-    sd: float = 0.0
+    sd: float | None = None
 
 
 PUBLISHED: dict[str, dict[str, Accuracy]] = {

@@ -114,7 +114,7 @@ def test_a_profile_without_the_programs_operations_is_refused():
 
 
 @pytest.mark.parametrize(("option", "value", "message"), [
-    ("dataset", "imdb_gtm", "--dataset: dataset 'imdb_gtm' was not found"),
+    ("dataset", "imdb_gtm", "imdb_gtm: dataset 'imdb_gtm' was not found"),
     ("epochs", 0, "--epochs: expected 1 or more, got 0"),
     ("longest", -1, "--longest: expected 0 or more, got -1"),
     ("synthetic_edges", 5, "--synthetic-edges: expected 1000 or more, got 5"),

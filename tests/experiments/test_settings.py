@@ -5,7 +5,7 @@ import tyro
 from rich.console import Console
 
 from experiments import baselines, hire, tune
-from experiments.settings import resumable
+from experiments.settings import load_named, resumable
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -36,3 +36,17 @@ def test_ctrl_c_says_where_to_go_on(finished, message, tmp_path, capsys):
 def test_an_error_is_none_of_its_business(tmp_path):
     with pytest.raises(ValueError, match="mine"), resumable(tmp_path, Console()):
         raise ValueError("mine")
+
+
+def test_a_dataset_that_cannot_be_had_is_named_without_a_traceback(tmp_path):
+    for experiment, chosen in ((baselines, {"datasets": ("imdb_gtm",)}), (hire, {"dataset": "imdb_gtm"}),
+                               (tune, {"dataset": "imdb_gtm"})):
+        with pytest.raises(SystemExit, match=r"^imdb_gtm: dataset 'imdb_gtm' was not found"):
+            experiment.main(experiment.Settings(out=tmp_path, **chosen), Console(quiet=True))
+    with pytest.raises(SystemExit, match=r"^imdb_gtn/hgb:1: .*imdb_gtn\.npz: split: expected"):
+        load_named("imdb_gtn/hgb:1")
+
+
+def test_a_split_is_taken_from_the_name_or_beside_it():
+    assert load_named("synthetic/random:3").meta["split"] == load_named("synthetic", split="random:3").meta["split"]
+    assert load_named("imdb_gtn").meta["split"] == load_named("imdb_gtn/default").meta["split"]
